@@ -1,7 +1,9 @@
-//! Adds the folder of `kernel.ld` to the link path, and links again when the layout changes.
+//! Links the kernel in the layout of its processor, and links again when the layout changes.
 
 fn main() {
-    println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
-    println!("cargo:rerun-if-changed=kernel.ld");
-    println!("cargo:rerun-if-changed=src/boot.s");
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
+    let folder = format!("{}/src/arch/{arch}", env!("CARGO_MANIFEST_DIR"));
+    println!("cargo:rustc-link-arg-bins=-T{folder}/kernel.ld");
+    println!("cargo:rerun-if-changed={folder}/kernel.ld");
+    println!("cargo:rerun-if-changed={folder}/boot.s");
 }

@@ -60,10 +60,11 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/tests/common/hooked.rs",
     // A machine without an operating system: its instructions, the state that firmware and
     // assembly leave, and the promises of the code that provides memory.
-    "examples/bare-metal/src/boot.rs",
-    "examples/bare-metal/src/firmware.rs",
+    "examples/bare-metal/src/arch/x86_64/boot.rs",
+    "examples/bare-metal/src/arch/x86_64/firmware.rs",
     "examples/bare-metal/src/handover.rs",
-    "examples/bare-metal/src/machine.rs",
+    "examples/bare-metal/src/arch/x86_64/machine.rs",
+    "examples/bare-metal/src/arch/x86_64/tables.rs",
     "examples/bare-metal/src/paging.rs",
     "examples/bare-metal/src/platform.rs",
     // A program without an operating system: the name of its entry.

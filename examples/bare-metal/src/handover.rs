@@ -8,12 +8,14 @@ use core::ptr::{self, NonNull};
 
 use folio_frames::{FRAME_SIZE, MemmapMemory, MemoryMap, Pfn, PfnRange, Zone};
 
-use crate::boot;
-use crate::firmware::StartInfo;
+use crate::arch::boot;
+use crate::arch::firmware::Firmware;
 use crate::platform::Machine;
 
 /// The maximum number of ranges of usable memory in the firmware's map.
 const MAX_RANGES: usize = 32;
+/// The maximum number of ranges in it that are in use.
+const MAX_RESERVED: usize = 16;
 
 /// The memory that the kernel has got.
 pub struct Memory {
@@ -33,19 +35,19 @@ pub struct Early {
 }
 
 impl Early {
-    /// Returns an allocator over the memory after the kernel, up to the end of its map range, of
-    /// which the first 4 GiB are mapped.
+    /// Returns an allocator over the memory after the kernel, up to the end of its map range, as
+    /// far as the boot code has mapped it.
     ///
     /// # Panics
     ///
     /// Panics if the map does not contain the memory of the kernel.
-    pub fn behind_the_kernel(info: &StartInfo) -> Self {
+    pub fn behind_the_kernel(firmware: &Firmware) -> Self {
         let start = boot::image().end;
-        let range = info
+        let range = firmware
             .memory()
             .find(|range| range.contains(&(start as u64)))
             .expect("the map contains the memory of the kernel");
-        Self { left: start..range.end.min(1 << 32) as usize }
+        Self { left: start..range.end.min(boot::MAPPED) as usize }
     }
 
     /// Returns memory of this layout, which is never freed. Its contents are arbitrary.
@@ -70,30 +72,23 @@ impl Early {
     ///
     /// # Panics
     ///
-    /// Panics if the map has more than [`MAX_RANGES`] ranges of usable memory.
-    pub fn into_zone(mut self, info: &StartInfo) -> Memory {
-        let mut usable = [const { 0..0 }; MAX_RANGES];
-        let mut ranges = 0;
-        for range in info.memory() {
-            usable[ranges] = range;
-            ranges += 1;
-        }
+    /// Panics if the map has more than [`MAX_RANGES`] ranges of usable memory, or more than
+    /// [`MAX_RESERVED`] of them are in use.
+    pub fn into_zone(mut self, firmware: &Firmware) -> Memory {
+        let (mut usable, ranges) = collect::<MAX_RANGES>(firmware.memory());
         let end = usable.iter().map(|range| range.end).max().expect("an array that is not empty");
-        let mapped = PfnRange {
-            start: Pfn::new(0),
-            end: Pfn::new(boot::map_up_to(end) / FRAME_SIZE as u64),
-        };
+        let mapped = boot::map_up_to(end);
+        let pfn = |address| Pfn::new(address / FRAME_SIZE as u64);
+        let mapped = PfnRange { start: pfn(mapped.start), end: pfn(mapped.end) };
         let all = MemoryMap::new(&mut usable, &mut []).within(&mapped);
         let frames = all.frames();
         // At least as large as that without the reserved frames.
         let metadata = self.take(Zone::<Machine>::layout(all.span().frames() as u32));
         let place = self.take(Layout::new::<Zone<Machine>>()).cast::<Zone<Machine>>();
 
-        // The page at address 0 has no reference in Rust. Of the tables only those that are read.
-        let [info, list, root, tables, cpus] = info.tables();
-        let taken = boot::image().start..self.left.start;
-        let reserved = [0..1, boot::trampoline_page(), taken, info, list, root, tables, cpus];
-        let mut reserved = reserved.map(|range| range.start as u64..range.end as u64);
+        // The page at address 0 has no reference in Rust.
+        let own = [0..1, boot::image().start as u64..self.left.start as u64];
+        let (mut reserved, _) = collect::<MAX_RESERVED>(own.into_iter().chain(firmware.reserved()));
         let map = MemoryMap::new(&mut usable, &mut reserved).within(&mapped);
         let start = map.span().start.as_u64() as usize * FRAME_SIZE;
         let bytes = ptr::with_exposed_provenance_mut(start);
@@ -109,4 +104,19 @@ impl Early {
         unsafe { zone.online_range(0..zone.blocks()) };
         Memory { zone, ranges, frames, reserved: frames - map.frames() }
     }
+}
+
+/// Returns the ranges in an array whose other elements are empty, and their number.
+///
+/// # Panics
+///
+/// Panics if there are more than `N`.
+fn collect<const N: usize>(ranges: impl Iterator<Item = Range<u64>>) -> ([Range<u64>; N], usize) {
+    let (mut all, mut len) = ([const { 0..0 }; N], 0);
+    for range in ranges {
+        assert!(len < N, "this kernel can use {N} ranges of the firmware, but there are more");
+        all[len] = range;
+        len += 1;
+    }
+    (all, len)
 }

@@ -13,10 +13,9 @@
 #![no_std]
 #![no_main]
 
-mod boot;
-mod firmware;
+mod arch;
+mod console;
 mod handover;
-mod machine;
 mod paging;
 mod platform;
 mod scenes;
@@ -27,34 +26,24 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_frames::{FRAME_SIZE, Order, Zone};
 
-use crate::firmware::StartInfo;
+use crate::arch::firmware::Firmware;
+use crate::arch::{boot, machine};
 use crate::handover::{Early, Memory};
 use crate::platform::Machine;
 
 /// Maximum number of CPUs that this kernel uses.
 const MAX_CPUS: usize = 64;
 
-/// The numbers of the CPUs. GS points to one of them on each CPU.
-static NUMBERS: [AtomicUsize; MAX_CPUS] = {
-    let mut numbers = [const { AtomicUsize::new(0) }; MAX_CPUS];
-    let mut n = 0;
-    while n < MAX_CPUS {
-        numbers[n] = AtomicUsize::new(n);
-        n += 1;
-    }
-    numbers
-};
-
 /// Number of CPUs that run.
 static ARRIVED: AtomicUsize = AtomicUsize::new(1);
 
 /// Runs the first CPU, after `boot.s`.
-fn run_first(start_info: usize) -> ! {
-    machine::set_cpu(&NUMBERS[0]);
-    let info = StartInfo::at(start_info);
-    let bytes: u64 = info.memory().map(|range| range.end - range.start).sum();
+fn run_first(firmware: usize) -> ! {
+    machine::set_cpu(0);
+    let firmware = Firmware::at(firmware);
+    let bytes: u64 = firmware.memory().map(|range| range.end - range.start).sum();
     let Memory { zone, ranges, frames, reserved } =
-        Early::behind_the_kernel(&info).into_zone(&info);
+        Early::behind_the_kernel(&firmware).into_zone(&firmware);
     let online = zone.stats().online_frames;
     assert_eq!(u64::from(online) + reserved, frames, "each whole frame is online or reserved");
     say!(
@@ -63,7 +52,7 @@ fn run_first(start_info: usize) -> ! {
         bytes >> 10
     );
 
-    let (started, cpus, stacks) = start_others(&info, zone);
+    let (started, cpus, stacks) = start_others(&firmware, zone);
     say!("cpus: {started} of {cpus} started");
 
     scenes::allocate(zone);
@@ -82,23 +71,21 @@ fn run_first(start_info: usize) -> ! {
         stats.free_frames
     );
     say!("passed");
-    machine::exit(16)
+    machine::exit(true)
 }
 
 /// Starts all other CPUs, each on a stack of plain frames. Returns the number of running CPUs, the
 /// number of CPUs that were to run, and the number of frames in stacks.
-fn start_others(info: &StartInfo, zone: &'static Zone<Machine>) -> (usize, usize, u32) {
+fn start_others(firmware: &Firmware, zone: &'static Zone<Machine>) -> (usize, usize, u32) {
     let size = Order::new(4).expect("an order below the largest");
-    let this = machine::apic_id();
-    boot::place_trampoline();
     let (mut cpus, mut frames) = (1, 0);
-    for apic_id in info.cpus().filter(|&id| id != this).take(MAX_CPUS - 1) {
+    for cpu in firmware.other_cpus().take(MAX_CPUS - 1) {
         let mut stack = zone.alloc_frozen(size).expect("room for a stack");
         let end = stack.as_mut_slice().as_mut_ptr_range().end;
         // The CPU owns the stack from now on; it is never freed.
         core::mem::forget(stack);
         frames += size.frames();
-        boot::start(apic_id, end, zone);
+        boot::start(&cpu, end, zone);
         cpus += 1;
         // Acquire: pairs with Release in run_other.
         while ARRIVED.load(Ordering::Acquire) < cpus {
@@ -112,7 +99,7 @@ fn start_others(info: &StartInfo, zone: &'static Zone<Machine>) -> (usize, usize
 fn run_other(zone: &'static Zone<Machine>) -> ! {
     // Relaxed: CPUs are started one at a time.
     let number = ARRIVED.load(Ordering::Relaxed);
-    machine::set_cpu(&NUMBERS[number]);
+    machine::set_cpu(number);
     // Release: pairs with Acquire in start_others, which then starts the next CPU.
     ARRIVED.store(number + 1, Ordering::Release);
     paging::join(zone);
@@ -139,5 +126,5 @@ const _: () = assert!(FRAME_SIZE.is_multiple_of(8));
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     say!("cpu {}: {info}", machine::cpu());
-    machine::exit(1)
+    machine::exit(false)
 }

@@ -4,9 +4,9 @@
 //!
 //! An entry is that of the processor, and owns a raw reference. One that is not present may be
 //! *moving*: then a migration has its reference. A CPU uses a space under its lock, and loads the
-//! tables for that time, which empties its TLB: so no CPU has an entry that changed. There is no
-//! fault handler. A CPU looks at the entry before it writes; a write to a read-only page would end
-//! the machine.
+//! tables for that time. An entry that changes is first removed, also from the TLB of each CPU.
+//! There is no fault handler. A CPU looks at the entry before it writes; a write to a read-only
+//! page would end the machine.
 
 use core::array;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -16,27 +16,28 @@ use folio_frames::{
 };
 use lock_api::{Mutex, MutexGuard};
 
+use crate::arch::machine;
+use crate::arch::tables::{self, is_present, is_writable, pfn_of};
 use crate::platform::{Machine, SpinLock};
-use crate::{MAX_CPUS, machine, say};
+use crate::{MAX_CPUS, say};
 
 /// The kind of a page of an address space. Its owner data is its id, with its place below.
 const PAGE: Kind = Kind::owner(4);
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 2;
-const USER: u64 = 4;
-/// In an entry that is not present.
+/// In an entry that is not present: a migration has the page.
 const MOVING: u64 = 1 << 9;
+/// In an entry that is moving: it was writable.
+const WAS_WRITABLE: u64 = 1 << 8;
 /// The pages of each address space.
 const PLACES: usize = 8;
 /// The address of the first page: the second entry of the topmost table.
 const BASE: usize = 1 << 39;
 /// The number of references that a pin counts as.
 const BIAS: u32 = 1024;
-/// The number of rounds of all processes together.
-const ROUNDS: usize = 600;
+/// The number of rounds of all processes together. QEMU stops all virtual CPUs for a broadcast.
+const ROUNDS: usize = if tables::BROADCASTS { 160 } else { 600 };
 /// The number of attempts to migrate or to pin a page by all CPUs that do nothing else: a virtual
 /// machine may have fewer processors than CPUs.
-const ACTIONS: usize = 40_000;
+const ACTIONS: usize = 64 * ROUNDS;
 const WORDS: usize = FRAME_SIZE / 8;
 /// The first word of the half of a page that devices write.
 const DEVICE: usize = WORDS / 2;
@@ -60,16 +61,13 @@ static EARLY: AtomicUsize = AtomicUsize::new(0);
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 static MIGRATED: AtomicUsize = AtomicUsize::new(0);
 
+/// Returns the address of a page in each space.
+fn address(place: usize) -> usize {
+    BASE + place * FRAME_SIZE
+}
+
 fn count(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-fn pfn_of(entry: u64) -> Pfn {
-    Pfn::new(entry >> 12)
-}
-
-fn present(pfn: Pfn, writable: u64) -> u64 {
-    pfn.as_u64() << 12 | PRESENT | USER | writable
 }
 
 /// Returns the entries in the frame of a table, which is identity-mapped.
@@ -81,7 +79,7 @@ fn table(pfn: Pfn) -> &'static Table {
 }
 
 struct Space {
-    /// The frame of the topmost table; 0 without one.
+    /// What a CPU loads to use the tables; 0 without any.
     root: AtomicU64,
     /// The frame of the last table, with the entries of the pages; 0 without one.
     last: AtomicU64,
@@ -94,30 +92,32 @@ impl Space {
         Self { root, last, lock: Mutex::new(()) }
     }
 
-    /// Makes the four tables. Each entry owns the table below it.
-    fn create(&self, zone: &'static Zone<Machine>) {
-        let tables: [Pfn; 4] = array::from_fn(|_| {
+    /// Makes the four tables. Each entry owns the table below it. The number differs in each space.
+    fn create(&self, zone: &'static Zone<Machine>, number: usize) {
+        let frames: [Pfn; 4] = array::from_fn(|_| {
             let mut table = zone.alloc_frozen(Order::ZERO).expect("a frame for a table");
             table.zero();
             table.into_raw()
         });
         let _guard = self.lock.lock();
         // The kernel, its stacks and all frames are mapped by the first entry.
-        let kernel = table(pfn_of(machine::tables()))[0].load(Ordering::Relaxed);
-        table(tables[0])[0].store(kernel, Ordering::Relaxed);
-        for (level, below) in tables[1..].iter().enumerate() {
+        let kernel = table(pfn_of(tables::current()))[0].load(Ordering::Relaxed);
+        table(frames[0])[0].store(kernel, Ordering::Relaxed);
+        for (level, below) in frames[1..].iter().enumerate() {
             let entry = usize::from(level == 0);
-            table(tables[level])[entry].store(present(*below, WRITABLE), Ordering::Relaxed);
+            table(frames[level])[entry].store(tables::table(*below), Ordering::Relaxed);
         }
-        self.last.store(tables[3].as_u64(), Ordering::Relaxed);
+        self.last.store(frames[3].as_u64(), Ordering::Relaxed);
         // Release: pairs with Acquire in entry.
-        self.root.store(tables[0].as_u64(), Ordering::Release);
+        self.root.store(tables::root(frames[0], number), Ordering::Release);
     }
 
     /// Takes the tables apart.
     fn destroy(&self, zone: &'static Zone<Machine>) {
         let _guard = self.lock.lock();
-        let mut pfn = Pfn::new(self.root.swap(0, Ordering::Relaxed));
+        let root = self.root.swap(0, Ordering::Relaxed);
+        tables::invalidate(root, BASE);
+        let mut pfn = pfn_of(root);
         for level in 0..4 {
             let below = table(pfn)[usize::from(level == 0)].load(Ordering::Relaxed);
             // SAFETY: the raw handle of the table, taken once. The space has no tables any more.
@@ -139,7 +139,7 @@ impl Space {
             let guard = self.lock.lock();
             let at = self.entry(place).expect("a space with tables");
             let entry = at.load(Ordering::Relaxed);
-            if entry & MOVING == 0 {
+            if is_present(entry) || entry & MOVING == 0 {
                 return (guard, at, entry);
             }
             drop(guard);
@@ -147,15 +147,22 @@ impl Space {
         }
     }
 
+    /// Changes an entry that a TLB may contain, under the lock. No TLB has the old entry afterwards,
+    /// and none had both at any time.
+    fn replace(&self, at: &AtomicU64, place: usize, entry: u64) {
+        at.store(0, Ordering::Relaxed);
+        tables::invalidate(self.root.load(Ordering::Relaxed), address(place));
+        at.store(entry, Ordering::Release);
+    }
+
     /// Visits the words of a page through the processor's page tables.
     fn through_the_tables(&self, _guard: &Guard<'_>, place: usize, visit: impl FnOnce(&Table)) {
-        let root = self.root.load(Ordering::Relaxed) << 12;
-        let before = machine::set_tables(root);
-        let at = core::ptr::with_exposed_provenance::<Table>(BASE + place * FRAME_SIZE);
+        let before = tables::load(self.root.load(Ordering::Relaxed));
+        let at = core::ptr::with_exposed_provenance::<Table>(address(place));
         // SAFETY: the entry is present, and stays so under the lock. All accesses to the bytes of
         // the page are atomic, or copies that may race.
         visit(unsafe { &*at });
-        machine::set_tables(before);
+        tables::load(before);
     }
 
     /// Writes words of a page, after a fault if it is read-only, or a new page.
@@ -164,9 +171,9 @@ impl Space {
         if entry == 0 {
             let mut page = new_page(zone, place);
             page.zero();
-            at.store(present(page.init_volatile().into_raw(), WRITABLE), Ordering::Release);
+            at.store(tables::page(page.init_volatile().into_raw(), true), Ordering::Release);
         } else {
-            make_writable(zone, place, at, entry);
+            self.make_writable(zone, place, at, entry);
         }
         self.through_the_tables(&guard, place, |words| {
             for (n, word) in words.iter().enumerate().skip(first).take(DEVICE) {
@@ -178,7 +185,7 @@ impl Space {
     /// Compares half a page with what was written. 0: it is zeroed.
     fn compare(&self, place: usize, first: usize, value: u64) {
         let (guard, _, entry) = self.settled(place);
-        assert!(entry & PRESENT != 0, "a page is gone");
+        assert!(is_present(entry), "a page is gone");
         self.through_the_tables(&guard, place, |words| {
             for (n, word) in words.iter().enumerate().skip(first).take(DEVICE) {
                 let expected = if value == 0 { 0 } else { value << 16 | n as u64 };
@@ -188,10 +195,37 @@ impl Space {
         count(&COMPARED);
     }
 
+    /// Handles a write fault, under the lock.
+    fn make_writable(
+        &self,
+        zone: &'static Zone<Machine>,
+        place: usize,
+        at: &AtomicU64,
+        entry: u64,
+    ) {
+        if is_writable(entry) {
+            return;
+        }
+        // SAFETY: the raw reference of the entry, which is locked and gets another one below.
+        let page = unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) };
+        let (pfn, _shared) = match page.freeze() {
+            Ok(page) => {
+                count(&REUSED);
+                (page.init_volatile().into_raw(), None)
+            }
+            Err(page) => {
+                count(&COPIED);
+                (copy_of(zone, &page, place), Some(page))
+            }
+        };
+        // The reference to a shared page is dropped after this: no TLB has the page any more.
+        self.replace(at, place, tables::page(pfn, true));
+    }
+
     fn unmap(&self, zone: &'static Zone<Machine>, place: usize) {
         let (_guard, at, entry) = self.settled(place);
-        at.store(0, Ordering::Relaxed);
         if entry != 0 {
+            self.replace(at, place, 0);
             // SAFETY: the raw reference of the entry, which is gone.
             drop(unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) });
         }
@@ -211,33 +245,14 @@ fn copy_of(zone: &'static Zone<Machine>, page: &VolatileRef<Machine>, place: usi
     copy.init_volatile().into_raw()
 }
 
-/// Handles a write fault, under the lock of the space.
-fn make_writable(zone: &'static Zone<Machine>, place: usize, at: &AtomicU64, entry: u64) {
-    if entry & WRITABLE != 0 {
-        return;
-    }
-    // SAFETY: the raw reference of the entry, which is locked and gets another one below.
-    let page = unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) };
-    let pfn = match page.freeze() {
-        Ok(page) => {
-            count(&REUSED);
-            page.init_volatile().into_raw()
-        }
-        Err(page) => {
-            count(&COPIED);
-            copy_of(zone, &page, place)
-        }
-    };
-    at.store(present(pfn, WRITABLE), Ordering::Release);
-}
-
 /// Maps all pages of a parent into its child, which has none: copy-on-write.
 fn fork(zone: &'static Zone<Machine>, parent: &Space, child: &Space) {
     for place in 0..PLACES {
         let (_guard, at, entry) = parent.settled(place);
         let _childs = child.lock.lock();
         let of_child = child.entry(place).expect("a space with tables");
-        at.store(entry & !WRITABLE, Ordering::Relaxed);
+        let shared = tables::page(pfn_of(entry), false);
+        parent.replace(at, place, shared);
         // SeqCst: pairs with the fence in pin.
         fence(Ordering::SeqCst);
         let seen = zone.peek(pfn_of(entry)).snapshot;
@@ -245,13 +260,13 @@ fn fork(zone: &'static Zone<Machine>, parent: &Space, child: &Space) {
             count(&EARLY);
             // SAFETY: the raw reference of the entry, which is locked and gets it back.
             let page = unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) };
-            of_child.store(present(copy_of(zone, &page, place), WRITABLE), Ordering::Release);
-            at.store(present(page.into_raw(), entry & WRITABLE), Ordering::Release);
+            of_child.store(tables::page(copy_of(zone, &page, place), true), Ordering::Release);
+            parent.replace(at, place, tables::page(page.into_raw(), is_writable(entry)));
         } else {
             count(&SHARED);
             // SAFETY: the entry owns a raw reference, and is locked.
             unsafe { zone.get_raw(pfn_of(entry), 1) };
-            of_child.store(entry & !WRITABLE, Ordering::Release);
+            of_child.store(shared, Ordering::Release);
         }
     }
 }
@@ -266,7 +281,7 @@ struct Pin {
 fn pin(zone: &'static Zone<Machine>, space: &Space, place: usize) -> Option<Pin> {
     let at = space.entry(place)?;
     let before = at.load(Ordering::Acquire);
-    if before & (PRESENT | WRITABLE) != PRESENT | WRITABLE {
+    if !is_present(before) || !is_writable(before) {
         return None;
     }
     let page = zone.try_get_volatile(pfn_of(before)).ok()?;
@@ -279,7 +294,7 @@ fn pin(zone: &'static Zone<Machine>, space: &Space, place: usize) -> Option<Pin>
     })
 }
 
-/// Returns the entry of a page that this CPU moves, apart from [`WRITABLE`]. With the CPU's number:
+/// Returns the entry of a page that this CPU moves, apart from [`WAS_WRITABLE`]. With the CPU's number:
 /// another one may try to move the same page, and each has the references of some entries then.
 fn moving(id: u64) -> u64 {
     (machine::cpu() as u64) << 52 | id << 12 | MOVING
@@ -299,8 +314,9 @@ impl Owner<Machine> for Mapped {
             let _guard = space.lock.lock();
             let Some(at) = space.entry(id as usize % PLACES) else { continue };
             let entry = at.load(Ordering::Relaxed);
-            if entry & PRESENT != 0 && pfn_of(entry) == pfn {
-                at.store(moving(id) | entry & WRITABLE, Ordering::Relaxed);
+            if is_present(entry) && pfn_of(entry) == pfn {
+                let writable = if is_writable(entry) { WAS_WRITABLE } else { 0 };
+                space.replace(at, id as usize % PLACES, moving(id) | writable);
                 lent += 1;
             }
         }
@@ -314,8 +330,9 @@ impl Owner<Machine> for Mapped {
             let _guard = space.lock.lock();
             let Some(at) = space.entry(id as usize % PLACES) else { continue };
             let entry = at.load(Ordering::Relaxed);
-            if entry & !WRITABLE == moving(id) {
-                at.store(present(pfn, entry & WRITABLE), Ordering::Release);
+            if entry & !WAS_WRITABLE == moving(id) {
+                let writable = entry & WAS_WRITABLE != 0;
+                at.store(tables::page(pfn, writable), Ordering::Release);
                 left -= 1;
             }
         }
@@ -326,7 +343,7 @@ impl Owner<Machine> for Mapped {
 fn migrate(zone: &'static Zone<Machine>, space: &Space, place: usize) {
     let Some(at) = space.entry(place) else { return };
     let entry = at.load(Ordering::Relaxed);
-    if entry & PRESENT != 0 && folio_frames::migrate(zone, pfn_of(entry), &Mapped(zone)).is_ok() {
+    if is_present(entry) && folio_frames::migrate(zone, pfn_of(entry), &Mapped(zone)).is_ok() {
         count(&MIGRATED);
     }
 }
@@ -334,8 +351,8 @@ fn migrate(zone: &'static Zone<Machine>, space: &Space, place: usize) {
 /// A parent that forks, writes beside its child, and has a device write to its page.
 fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
     let [parent, child] = [&SPACES[2 * me], &SPACES[2 * me + 1]];
-    parent.create(zone);
-    child.create(zone);
+    parent.create(zone, 2 * me);
+    child.create(zone, 2 * me + 1);
     let mut written = [(0, 0); PLACES];
     for round in 0..rounds {
         let value = |n: usize| ((me * rounds + round) * 64 + n + 1) as u64;
@@ -414,7 +431,6 @@ pub fn join(zone: &'static Zone<Machine>) {
             cpus => break cpus,
         }
     };
-    machine::protect_read_only();
     let me = machine::cpu();
     // Of each four CPUs, one migrates and one pins pages of the others.
     let processes = (0..cpus).filter(|cpu| matches!(cpu % 4, 0 | 3)).count();

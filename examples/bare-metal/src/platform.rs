@@ -1,4 +1,4 @@
-//! The platform of a bare machine: a spin lock, CPU numbers from GS, waiting by spinning. A room of
+//! The platform of a bare machine: a spin lock, CPU numbers from a register, waiting by spinning. A room of
 //! unsafe code: the promise of `RawMutex`.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use folio_frames::Platform;
 use folio_ref::schemes::Generational;
 use lock_api::{GuardSend, RawMutex};
 
-use crate::machine;
+use crate::arch::machine;
 
 /// The platform of this kernel.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_frames::{FolioRef, Kind, Lookup, Order, Owner, Pfn, Slot, Zone};
 
+use crate::arch::machine;
 use crate::platform::Machine;
-use crate::{fill, holds, machine, say};
+use crate::{fill, holds, say};
 
 /// The kind of a page of the index. Its owner data is its number.
 const PAGE: Kind = Kind::owner(2);

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use folio_frames::{FRAME_SIZE, Zone};
 
-use crate::machine;
+use super::firmware::Cpu;
+use super::machine;
 use crate::platform::Machine;
 use crate::{run_first, run_other};
 
@@ -37,6 +38,10 @@ unsafe extern "C" {
 /// The address at which the kernel's image begins (`kernel.ld`).
 const KERNEL: usize = 0x10_0000;
 
+const GIB: u64 = 1 << 30;
+/// The end of the memory that `boot.s` maps.
+pub const MAPPED: u64 = 4 * GIB;
+
 /// Returns the addresses of the kernel's image.
 pub fn image() -> Range<usize> {
     KERNEL..(&raw const kernel_end).addr()
@@ -47,10 +52,9 @@ pub fn trampoline_page() -> Range<usize> {
     TRAMPOLINE..TRAMPOLINE + FRAME_SIZE
 }
 
-/// Identity-maps the memory from 4 GiB up to `end`, in pages of 1 GiB. Returns the end of all that
-/// is mapped: 4 GiB if the processor has no such pages.
-pub fn map_up_to(end: u64) -> u64 {
-    const GIB: u64 = 1 << 30;
+/// Identity-maps the memory from [`MAPPED`] up to `end`, in pages of 1 GiB. Returns all that is
+/// mapped: not more than before if the processor has no such pages.
+pub fn map_up_to(end: u64) -> Range<u64> {
     // SAFETY: a table of `boot.s`, aligned, which lives forever. All its words are atomics here.
     let entries = unsafe { &pdpt };
     let end = if machine::has_pages_of_1_gib() { end.div_ceil(GIB).clamp(4, 512) } else { 4 };
@@ -59,7 +63,7 @@ pub fn map_up_to(end: u64) -> u64 {
         // cached the absent entry.
         entries[n as usize].store((n * GIB) | 0x83, Ordering::Relaxed);
     }
-    end * GIB
+    0..end * GIB
 }
 
 #[unsafe(no_mangle)]
@@ -75,25 +79,32 @@ extern "C" fn other_cpu(zone: *const Zone<Machine>) -> ! {
 }
 
 /// Copies the trampoline to its place.
-pub fn place_trampoline() {
+fn place_trampoline() {
     let from = &raw const trampoline;
     let len = (&raw const trampoline_end).addr() - from.addr();
     let to = ptr::with_exposed_provenance_mut(TRAMPOLINE);
-    // SAFETY: copies `len` bytes of our image to memory that the identity map covers. Nothing uses
-    // that memory: it is reserved in the memory map, and the boot loader has ended.
+    // SAFETY: copies `len` bytes of our image to memory that the identity map covers. Nothing else
+    // uses that memory: it is reserved in the memory map, the boot loader has ended, and each CPU
+    // that has started has left it.
     unsafe { ptr::copy_nonoverlapping(from, to, len) };
 }
 
-/// Starts the CPU with this APIC id on the stack that ends at `stack_end`. The CPU reads its stack
-/// and argument while it starts, so start the next CPU only after this one has arrived.
-pub fn start(apic_id: u8, stack_end: *mut u8, zone: &'static Zone<Machine>) {
-    next_cpu_stack.store(stack_end.expose_provenance() as u32, Ordering::Relaxed);
+/// Starts a CPU on the stack that ends at `stack_end`. The CPU reads its stack and argument while it
+/// starts, so start the next CPU only after this one has arrived.
+///
+/// # Panics
+///
+/// Panics if the stack or the zone is above 4 GiB, where a CPU that starts cannot reach it.
+pub fn start(cpu: &Cpu, stack_end: *mut u8, zone: &'static Zone<Machine>) {
+    place_trampoline();
+    let low = |address| u32::try_from(address).expect("a stack and a zone below 4 GiB");
+    next_cpu_stack.store(low(stack_end.expose_provenance()), Ordering::Relaxed);
     // Release: the trampoline reads both. x86 keeps the order of the stores, and the interrupt is
     // sent after them.
-    next_cpu_argument.store(ptr::from_ref(zone).expose_provenance() as u32, Ordering::Release);
-    machine::send_interrupt(apic_id, machine::INIT);
+    next_cpu_argument.store(low(ptr::from_ref(zone).expose_provenance()), Ordering::Release);
+    machine::send_interrupt(cpu.apic_id, machine::INIT);
     for _ in 0..1000 {
         machine::pause();
     }
-    machine::send_interrupt(apic_id, machine::STARTUP | (TRAMPOLINE >> 12) as u32);
+    machine::send_interrupt(cpu.apic_id, machine::STARTUP | (TRAMPOLINE >> 12) as u32);
 }

@@ -46,7 +46,7 @@ enter_long_mode:
     orl $0x100, %eax                # LME
     wrmsr
     movl %cr0, %eax
-    orl $0x80000001, %eax           # PG, PE
+    orl $0x80010001, %eax           # PG, PE, WP: the kernel cannot write to read-only pages
     movl %eax, %cr0
     lgdt gdtr
     ljmp $0x18, $long_mode

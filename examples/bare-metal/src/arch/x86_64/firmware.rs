@@ -6,13 +6,21 @@
 use core::ops::Range;
 use core::{ptr, slice};
 
+use super::{boot, machine};
+
 const PVH_MAGIC: u32 = 0x336e_c578;
 const RAM: u32 = 1;
 
-/// The PVH start info, at an address below 4 GiB.
-pub struct StartInfo(&'static [u8]);
+/// A CPU that can be started.
+pub struct Cpu {
+    /// The number of its local APIC, which interrupts use.
+    pub apic_id: u8,
+}
 
-impl StartInfo {
+/// The PVH start info, at an address below 4 GiB.
+pub struct Firmware(&'static [u8]);
+
+impl Firmware {
     /// Returns the start info at an address.
     ///
     /// # Panics
@@ -50,8 +58,8 @@ impl StartInfo {
         [root, tables, cpus]
     }
 
-    /// Returns the addresses of all that this type reads: they may be in usable memory.
-    pub fn tables(&self) -> [Range<usize>; 5] {
+    /// Returns the addresses of all that this type reads.
+    fn tables(&self) -> [Range<usize>; 5] {
         let [root, tables, cpus] = self.acpi();
         [self.0, self.map(), root, tables, cpus].map(|bytes| {
             let range = bytes.as_ptr_range();
@@ -59,8 +67,16 @@ impl StartInfo {
         })
     }
 
-    /// Returns the APIC ids of the CPUs that can be started, including this CPU.
-    pub fn cpus(&self) -> impl Iterator<Item = u8> {
+    /// Returns the parts of usable memory that are in use: the tables, and the page at which the
+    /// other CPUs start.
+    pub fn reserved(&self) -> impl Iterator<Item = Range<u64>> {
+        let ranges = self.tables().into_iter().chain([boot::trampoline_page()]);
+        ranges.map(|range| range.start as u64..range.end as u64)
+    }
+
+    /// Returns the CPUs that can be started, without this CPU.
+    pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
+        let this = machine::apic_id();
         let [_, _, cpus] = self.acpi();
         let mut rest = &cpus[44..];
         core::iter::from_fn(move || {
@@ -70,7 +86,8 @@ impl StartInfo {
         })
         // Type 0: a local APIC; bit 0 of its flags: enabled.
         .filter(|entry| entry[0] == 0 && entry[4] & 1 == 1)
-        .map(|entry| entry[3])
+        .map(|entry| Cpu { apic_id: entry[3] })
+        .filter(move |cpu| cpu.apic_id != this)
     }
 }
 
@@ -87,7 +104,7 @@ fn table(address: usize) -> &'static [u8] {
 fn bytes(address: usize, len: usize) -> &'static [u8] {
     assert!(address.saturating_add(len) <= 1 << 32, "{len} bytes at {address:#x} are above 4 GiB");
     // SAFETY: the range is mapped, by the check above. It was written before the kernel started and
-    // does not change: it is one of `StartInfo::tables`, which are reserved in the memory map.
+    // does not change: it is one of `Firmware::tables`, which are reserved in the memory map.
     unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) }
 }
 

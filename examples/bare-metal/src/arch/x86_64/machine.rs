@@ -6,6 +6,8 @@ use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::AtomicUsize;
 
+use crate::MAX_CPUS;
+
 /// An APIC command: reset, then wait for STARTUP.
 pub const INIT: u32 = 0x4500;
 /// An APIC command: start at the page in the low byte.
@@ -54,18 +56,10 @@ impl Write for Serial {
     }
 }
 
-/// Prints one line.
-#[macro_export]
-macro_rules! say {
-    ($($words:tt)*) => {{
-        use core::fmt::Write as _;
-        // Writing to the serial port never fails.
-        let _ = writeln!($crate::machine::Serial, $($words)*);
-    }};
-}
-
-/// Ends QEMU with status `2 * code + 1`. On a machine without QEMU's exit device, stops this CPU.
-pub fn exit(code: u32) -> ! {
+/// Ends QEMU with status 33 if all tests passed, otherwise 3: its exit device makes `2 * code + 1`
+/// of a code. On a machine without that device, stops this CPU.
+pub fn exit(passed: bool) -> ! {
+    let code: u32 = if passed { 16 } else { 1 };
     // SAFETY: the port is QEMU's debug exit, or belongs to no device.
     unsafe {
         asm!(
@@ -91,11 +85,23 @@ pub fn pause() {
     core::hint::spin_loop();
 }
 
-/// Sets the number of this CPU. `cell` contains the number and must not change.
-pub fn set_cpu(cell: &'static AtomicUsize) {
-    let address = ptr::from_ref(cell).expose_provenance() as u64;
+/// The numbers of the CPUs. GS points to one of them on each CPU.
+static NUMBERS: [AtomicUsize; MAX_CPUS] = {
+    let mut numbers = [const { AtomicUsize::new(0) }; MAX_CPUS];
+    let mut n = 0;
+    while n < MAX_CPUS {
+        numbers[n] = AtomicUsize::new(n);
+        n += 1;
+    }
+    numbers
+};
+
+/// Sets the number of this CPU.
+pub fn set_cpu(number: usize) {
+    let address = ptr::from_ref(&NUMBERS[number]).expose_provenance() as u64;
     let (low, high) = (address as u32, (address >> 32) as u32);
-    // SAFETY: only `cpu` uses GS. It reads `cell` through it, which lives forever.
+    // SAFETY: only `cpu` uses GS. It reads a number through it, which lives forever and never
+    // changes.
     unsafe {
         asm!(
             "wrmsr",
@@ -143,30 +149,4 @@ pub fn send_interrupt(apic_id: u8, command: u32) {
     while unsafe { apic(0x300).read_volatile() } & 1 << 12 != 0 {
         pause();
     }
-}
-
-/// Returns the address of the page tables that this CPU uses.
-pub fn tables() -> u64 {
-    let root;
-    // SAFETY: it reads a register.
-    unsafe { asm!("mov {}, cr3", out(reg) root, options(nomem, nostack, preserves_flags)) };
-    root
-}
-
-/// Lets this CPU use other page tables, which map the kernel as the present ones do. Returns the
-/// address of the present ones. The TLB is empty afterwards.
-pub fn set_tables(root: u64) -> u64 {
-    let before = tables();
-    // SAFETY: the caller's tables map the kernel, its stack and all frames at the same addresses.
-    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
-    before
-}
-
-/// Lets this CPU fault at a write to a read-only page also in the kernel. It has no handler, so
-/// such a write ends the machine.
-pub fn protect_read_only() {
-    // SAFETY: WP changes nothing but that; the kernel's own pages are writable.
-    unsafe {
-        asm!("mov {0}, cr0", "or {0}, 0x10000", "mov cr0, {0}", out(reg) _, options(nostack));
-    };
 }
