@@ -147,6 +147,12 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
 /// not be read. They are as contiguous as free memory allows, because a request into one piece is
 /// faster than one into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
+    // What this thread has is no use to the policy: it would count as a frame with a page.
+    if frames == 1
+        && let Some(folio) = shared.zone().alloc_frozen_listed(MigrateType::Movable)
+    {
+        return vec![folio];
+    }
     if frames < MIN_CONTIGUOUS || shared.zone().is_at_least(Level::Enough) {
         evict_if_low(shared, frames);
     } else {
