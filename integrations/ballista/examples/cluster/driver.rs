@@ -10,7 +10,7 @@ use ballista_core::extension::{SessionConfigExt, SessionStateExt};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use folio_datafusion::{BUCKET, QUERIES, answer, register_tables, write_tables};
+use folio_datafusion::{BUCKET, QUERIES, answer, register_tables, s3, upload_tables, write_tables};
 use folio_loopback::Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -83,8 +83,9 @@ struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     async fn start(options: &'a Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let tables = folder.path().join(BUCKET);
+        let (tables, served) = (folder.path().join("tables"), folder.path().join("served"));
         std::fs::create_dir(&tables)?;
+        std::fs::create_dir_all(served.join(BUCKET))?;
         if let Err(error) = write_tables(&tables, options.scale, options.group_rows) {
             bail!("cannot write the tables: {error}");
         }
@@ -93,7 +94,10 @@ impl<'a> Cluster<'a> {
             some => some.to_vec(),
         };
         let expected = local_answers(&tables, &queries).await?;
-        let server = Server::s3(folder.path(), Duration::from_millis(options.delay)).await?;
+        let server = Server::s3(&served, Duration::from_millis(options.delay)).await?;
+        if let Err(error) = upload_tables(&tables, &s3(server.address())?).await {
+            bail!("cannot upload the tables: {error}");
+        }
         let port = free_port()?;
         let arguments = Self::arguments("scheduler", port, server.address());
         let policy = ["--policy".to_owned(), options.policy.name()];
@@ -227,14 +231,16 @@ impl<'a> Cluster<'a> {
         self.records.push(json!({
             "what": what, "seconds": time.as_secs_f64(), "executors": parts,
             "from_caches": all.share(), "fetched": all.fetched, "policy_calls": grown("calls"),
-            "policy_us": grown("us"), "at_home": grown("at_home"), "spilled": grown("spilled"),
-            "anywhere": grown("anywhere"),
+            "policy_us": grown("us"), "tasks": grown("tasks"), "at_home": grown("at_home"),
+            "spilled": grown("spilled"), "anywhere": grown("anywhere"),
         }));
         Ok(all)
     }
 
     /// Runs the queries while an executor dies. A loss costs the queries time, and no answer.
-    async fn run_with_death(&mut self, number: usize) -> Result<()> {
+    /// Returns the time of all queries.
+    async fn run_with_death(&mut self, number: usize) -> Result<Duration> {
+        let start = Instant::now();
         let session = self.session().await?;
         let queries = self.queries.clone();
         let running = tokio::spawn(async move {
@@ -249,8 +255,12 @@ impl<'a> Cluster<'a> {
         self.kill(number).await?;
         let answers = running.await??;
         ensure!(answers == self.expected, "an answer differs after executor-{number} died");
-        self.say(format_args!("executor-{number} died while queries ran: all answers are right"));
-        self.wait_for(self.executors.len()).await
+        let time = start.elapsed();
+        self.say(format_args!(
+            "executor-{number} died while queries ran: all answers are right, after {time:.1?}"
+        ));
+        self.wait_for(self.executors.len()).await?;
+        Ok(time)
     }
 
     fn say(&self, line: std::fmt::Arguments<'_>) {
@@ -282,14 +292,22 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     cluster.kill(more).await?;
     cluster.wait_for(options.executors).await?;
     let left = cluster.run(&format!("executor-{more} left")).await?;
-    cluster.run_with_death(1).await?;
+    let death = cluster.run_with_death(1).await?;
     cluster.run("after the death").await?;
     let again = |read: Read| read.fetched as f64 / first.fetched.max(1) as f64;
-    let policy = cluster.scheduler.ask().await?;
-    cluster.say(format_args!("from caches in the second run: {:.4}", second.share()));
-    cluster.say(format_args!("read again after the join: {:.4}", again(joined)));
-    cluster.say(format_args!("read again after the leave: {:.4}", again(left)));
-    cluster.say(format_args!("{}", policy["policy"].as_str().unwrap_or_default()));
+    let scheduler = cluster.scheduler.ask().await?;
+    let share = 1.0 / (options.executors as f64 + 1.0) + 0.05;
+    let us_each = scheduler["us"].as_f64().unwrap_or_default()
+        / scheduler["tasks"].as_f64().unwrap_or_default().max(1.0);
+    for line in [
+        format!("from caches in the second run: {:.4}, at least 0.98", second.share()),
+        format!("read again after the join: {:.4}, at most {share:.4}", again(joined)),
+        format!("read again after the leave: {:.4}, at most {share:.4}", again(left)),
+        format!("the policy's time for each task: {us_each:.0} us"),
+        scheduler["policy"].as_str().unwrap_or_default().to_owned(),
+    ] {
+        cluster.say(format_args!("{line}"));
+    }
     if options.json {
         let result = json!({
             "machine": folio_report::machine(), "policy": options.policy.name(),
@@ -298,7 +316,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             "partitions": options.partitions, "delay_ms": options.delay,
             "queries": cluster.queries, "second_run_from_caches": second.share(),
             "read_again_after_join": again(joined), "read_again_after_leave": again(left),
-            "runs": cluster.records, "scheduler": policy,
+            "policy_us_each_task": us_each, "seconds_with_a_death": death.as_secs_f64(),
+            "runs": cluster.records, "scheduler": scheduler,
         });
         println!("{result:#}");
     }

@@ -69,8 +69,8 @@ pub(crate) async fn scheduler(port: u16, address: &str, policy: Policy) -> Resul
         let stats = affinity.stats();
         json!({
             "executors": state.executor_heartbeats().len(), "policy": stats.to_string(),
-            "calls": stats.calls, "us": stats.time.as_micros() as u64, "at_home": stats.at_home,
-            "spilled": stats.spilled, "anywhere": stats.anywhere,
+            "calls": stats.calls, "us": stats.time.as_micros() as u64, "tasks": stats.tasks,
+            "at_home": stats.at_home, "spilled": stats.spilled, "anywhere": stats.anywhere,
         })
     });
     start_server(cluster, ([127, 0, 0, 1], port).into(), Arc::new(config)).await?;

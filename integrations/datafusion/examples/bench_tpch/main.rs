@@ -1,28 +1,29 @@
-//! Measures the 22 queries of TPC-H over S3 on loopback: through folio's cache, through foyer's,
-//! without a cache, and over local files.
+//! Measures the 22 queries of TPC-H over S3 on loopback: through folio's cache, through foyer's
+//! (as a cache of ranges, and as opendal's layer), without a cache, and over local files.
 //!
 //! In the folder integrations:
-//! `cargo run --profile engines -p folio-datafusion --example bench_tpch`
+//! `cargo run --profile engines -p folio-datafusion -p folio-ballista --example bench_tpch`
 
 mod contender;
 mod cost;
-mod counted;
+mod layer;
 mod plot;
 mod ranges;
 mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use folio_datafusion::{BUCKET, write_tables};
+use folio_datafusion::{BUCKET, TABLES, s3, upload_tables, write_tables};
 use folio_loopback::Server;
 use folio_report::in_turn;
+use object_store::ObjectStoreExt;
 
 use contender::{Contender, Phase, Place};
-use cost::Run;
+use cost::{Run, median};
 use report::Report;
 
 /// Measures TPC-H over S3 with several caches.
@@ -96,16 +97,29 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     ensure!(options.group_rows > 0, "--group-rows is 0: a row group has at least one row");
     ensure!(options.scale > 0.0, "--scale is {}: it must be above 0", options.scale);
     let folder = tempfile::tempdir()?;
-    let tables = folder.path().join(BUCKET);
+    let (tables, served) = (folder.path().join("tables"), folder.path().join("served"));
     std::fs::create_dir(&tables)?;
+    std::fs::create_dir_all(served.join(BUCKET))?;
     if let Err(error) = write_tables(&tables, options.scale, options.group_rows) {
         bail!("cannot write the tables to {}: {error}", tables.display());
     }
     let data = size_of(&tables)?;
     // A cache has whole blocks of 2 MiB.
     let mib = |bytes: u64| (bytes.div_ceil(2 << 20) * 2) as usize;
-    let server =
-        runtime.block_on(Server::s3(folder.path(), Duration::from_millis(options.delay)))?;
+    let server = runtime.block_on(Server::s3(&served, Duration::from_millis(options.delay)))?;
+    if let Err(error) =
+        runtime.block_on(async { upload_tables(&tables, &s3(server.address())?).await })
+    {
+        bail!("cannot upload the tables: {error}");
+    }
+    let small_get = runtime.block_on(small_get(server.address()))?;
+    eprintln!("a get of 8 bytes takes {small_get:.1} ms");
+    ensure!(
+        small_get < options.delay as f64 * 1.5 + 20.0,
+        "a get of 8 bytes takes {small_get:.0} ms where the delay is {} ms: the server does more \
+         than to answer, or the machine is busy",
+        options.delay
+    );
     let place = Place {
         address: server.address().to_owned(),
         tables,
@@ -117,10 +131,10 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     } else {
         options.only.clone()
     };
-    let mut report = Report::new(options, &place, data);
+    let mut report = Report::new(options, &place, data, small_get);
     for round in 0..options.rounds {
         for &contender in in_turn(&all, round) {
-            for phase in [Phase::Cold, Phase::Warm] {
+            for &phase in contender.phases() {
                 eprintln!("round {}, {}, {phase:?}", round + 1, contender.name());
                 report.add(contender, phase, child(contender, phase, &place)?);
             }
@@ -132,6 +146,23 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     }
     report.print(options.json);
     Ok(())
+}
+
+/// Returns the median time of a get of a few bytes of the largest object, in milliseconds.
+async fn small_get(address: &str) -> Result<f64> {
+    let (store, mut largest) = (s3(address)?, None);
+    for table in TABLES {
+        let meta = store.head(&format!("{table}.parquet").into()).await?;
+        largest = largest.max(Some((meta.size, meta.location)));
+    }
+    let (size, path) = largest.context("there are no tables")?;
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let start = Instant::now();
+        store.get_range(&path, size / 2..size / 2 + 8).await?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(times.into_iter()))
 }
 
 /// Runs a contender in a process of its own.
