@@ -1,7 +1,7 @@
-//! TPC-H on DataFusion: tables as Parquet files, and the queries.
+//! TPC-H on `DataFusion`: tables as Parquet files, and the queries.
 //!
 //! The files are made by a generator of the registries, so nothing is fetched. Benchmarks of
-//! caches below DataFusion run [`QUERIES`] over them.
+//! caches below `DataFusion` run [`QUERIES`] over them.
 
 #![forbid(unsafe_code)]
 

@@ -97,16 +97,16 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     ensure!(options.group_rows > 0, "--group-rows is 0: a row group has at least one row");
     ensure!(options.scale > 0.0, "--scale is {}: it must be above 0", options.scale);
     let folder = tempfile::tempdir()?;
-    let (tables, served) = (folder.path().join("tables"), folder.path().join("served"));
+    let (tables, root) = (folder.path().join("tables"), folder.path().join("store"));
     std::fs::create_dir(&tables)?;
-    std::fs::create_dir_all(served.join(BUCKET))?;
+    std::fs::create_dir_all(root.join(BUCKET))?;
     if let Err(error) = write_tables(&tables, options.scale, options.group_rows) {
         bail!("cannot write the tables to {}: {error}", tables.display());
     }
     let data = size_of(&tables)?;
     // A cache has whole blocks of 2 MiB.
     let mib = |bytes: u64| (bytes.div_ceil(2 << 20) * 2) as usize;
-    let server = runtime.block_on(Server::s3(&served, Duration::from_millis(options.delay)))?;
+    let server = runtime.block_on(Server::s3(&root, Duration::from_millis(options.delay)))?;
     if let Err(error) =
         runtime.block_on(async { upload_tables(&tables, &s3(server.address())?).await })
     {

@@ -7,7 +7,10 @@ use folio_report::machine;
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::contender::{Contender, Phase, Place};
+use crate::contender::Contender::{
+    self, Bare, Folio, FolioQuarter, Foyer, FoyerLayer, FoyerLayerQuarter, FoyerQuarter, Local,
+};
+use crate::contender::{Phase, Place};
 use crate::cost::{Cost, Run, median};
 
 /// The runs of a contender, in the order of the rounds. Those with a quarter of the capacity have
@@ -165,9 +168,6 @@ impl Report {
         let ms: fn(&Cost) -> f64 = |cost| cost.ms;
         let bytes: fn(&Cost) -> f64 = |cost| cost.bytes as f64;
         let gets: fn(&Cost) -> f64 = |cost| cost.gets as f64;
-        use Contender::{
-            Bare, Folio, FolioQuarter, Foyer, FoyerLayer, FoyerLayerQuarter, FoyerQuarter, Local,
-        };
         goal("second: time, of local files'", 1.05, Folio, SECOND, Local, ms);
         goal("second: time, of foyer's", 0.95, Folio, SECOND, Foyer, ms);
         goal("second: time, of foyer's layer's", 0.95, Folio, SECOND, FoyerLayer, ms);
