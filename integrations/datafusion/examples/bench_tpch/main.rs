@@ -53,7 +53,7 @@ struct Options {
     /// Writes a plot to this file
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// Prints JSON
+    /// Prints JSON, and the table on the error output
     #[arg(long)]
     json: bool,
     /// Runs this contender in this process, for the process that started it

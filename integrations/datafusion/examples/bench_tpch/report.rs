@@ -195,9 +195,11 @@ impl Report {
         goals
     }
 
+    /// Prints the table; or JSON, with the table on the error output.
     pub(crate) fn print(&self, as_json: bool) {
         let summaries = self.summaries();
         if as_json {
+            eprint!("{}", self.table(&summaries));
             println!("{:#}", self.json(&summaries));
         } else {
             print!("{}", self.table(&summaries));
