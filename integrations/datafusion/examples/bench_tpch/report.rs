@@ -91,9 +91,8 @@ pub(crate) struct Report {
 const MIB: f64 = (1 << 20) as f64;
 
 impl Report {
-    /// Returns a report without runs. `small_get` is the time of a get of few bytes in
-    /// milliseconds.
-    pub(crate) fn new(options: &Options, place: &Place, data: u64, small_get: f64) -> Self {
+    /// Returns a report without runs. `small_gets` says how long gets of few bytes take.
+    pub(crate) fn new(options: &Options, place: &Place, data: u64, small_gets: &str) -> Self {
         let title = format!(
             "TPC-H at scale {} over S3 on loopback, {} ms a request",
             options.scale, options.delay
@@ -110,7 +109,7 @@ impl Report {
             ),
             format!(
                 "Requests and bytes are counted by the server, to which the tables were uploaded. \
-                 A get of 8 bytes of its largest object took {small_get:.1} ms."
+                 {small_gets}"
             ),
             "Cold: each query in a session with an empty cache; the footers are read when the \
              tables are registered, and count in the totals. First, second: all queries in one \
