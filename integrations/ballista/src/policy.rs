@@ -47,6 +47,8 @@ pub struct Stats {
     pub calls: u64,
     /// The time of all calls.
     pub time: Duration,
+    /// Tasks that were bound. Each has one partition or more.
+    pub tasks: u64,
     /// Partitions that went to the executor that has their bytes.
     pub at_home: u64,
     /// Partitions that went to another one, after they had waited.
@@ -57,12 +59,18 @@ pub struct Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = self.time.as_secs_f64() * 1e6 / self.calls.max(1) as f64;
+        let each = |count: u64| self.time.as_secs_f64() * 1e6 / count.max(1) as f64;
         write!(
             f,
             "{} partitions went to the executors that have their bytes, {} to others, {} read no \
-             file; {} calls took {each:.0} us each",
-            self.at_home, self.spilled, self.anywhere, self.calls
+             file; {} calls took {:.0} us each, which is {:.0} us for each of {} tasks",
+            self.at_home,
+            self.spilled,
+            self.anywhere,
+            self.calls,
+            each(self.calls),
+            each(self.tasks),
+            self.tasks
         )
     }
 }
@@ -79,7 +87,7 @@ pub struct Affinity {
     cluster: Arc<dyn ClusterState>,
     settings: Settings,
     heat: Mutex<Heat>,
-    counters: [AtomicU64; 5],
+    counters: [AtomicU64; 6],
 }
 
 impl Affinity {
@@ -91,9 +99,9 @@ impl Affinity {
 
     /// Returns what it has done so far.
     pub fn stats(&self) -> Stats {
-        let [calls, nanos, at_home, spilled, anywhere] =
-            [0, 1, 2, 3, 4].map(|counter: usize| self.counters[counter].load(Relaxed));
-        Stats { calls, time: Duration::from_nanos(nanos), at_home, spilled, anywhere }
+        let [calls, nanos, at_home, spilled, anywhere, tasks] =
+            [0, 1, 2, 3, 4, 5].map(|counter: usize| self.counters[counter].load(Relaxed));
+        Stats { calls, time: Duration::from_nanos(nanos), tasks, at_home, spilled, anywhere }
     }
 
     fn count(&self, placed: &Placed) {
@@ -268,6 +276,7 @@ impl DistributionPolicy for Affinity {
         }
         self.counters[0].fetch_add(1, Relaxed);
         self.counters[1].fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+        self.counters[5].fetch_add(bound.len() as u64, Relaxed);
         Ok(bound)
     }
 

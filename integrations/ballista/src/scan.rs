@@ -80,20 +80,26 @@ fn partitions(plan: &Plan) -> usize {
     plan.properties().output_partitioning().partition_count()
 }
 
-fn files(plan: &Plan) -> Option<&FileScanConfig> {
+/// Returns what a plan scans, if it is a scan of files.
+pub(crate) fn files(plan: &Plan) -> Option<&FileScanConfig> {
     let source: &dyn Any = plan.downcast_ref::<DataSourceExec>()?.data_source().as_ref();
     source.downcast_ref::<FileScanConfig>()
 }
 
 /// Returns the hash of the largest range of a group.
 fn part(scan: &FileScanConfig, group: &FileGroup) -> Option<u64> {
+    largest(scan, group).map(|(_, hash)| hash)
+}
+
+/// Returns the length and the hash of the largest range of a group.
+pub(crate) fn largest(scan: &FileScanConfig, group: &FileGroup) -> Option<(u64, u64)> {
     let sized = group.iter().map(|file| {
         let size = file.object_meta.size;
         let (start, end) =
             file.range.as_ref().map_or((0, size), |range| (range.start as u64, range.end as u64));
         (end.saturating_sub(start), start, file)
     });
-    let (_, start, file) = sized.max_by_key(|(length, ..)| *length)?;
+    let (length, start, file) = sized.max_by_key(|(length, ..)| *length)?;
     let store = hash(start, scan.object_store_url.as_str().as_bytes());
-    Some(hash(store, file.object_meta.location.as_ref().as_bytes()))
+    Some((length, hash(store, file.object_meta.location.as_ref().as_bytes())))
 }

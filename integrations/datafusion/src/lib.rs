@@ -1,7 +1,7 @@
-//! TPC-H on DataFusion: tables as Parquet files, and the queries.
+//! TPC-H on `DataFusion`: tables as Parquet files, and the queries.
 //!
 //! The files are made by a generator of the registries, so nothing is fetched. Benchmarks of
-//! caches below DataFusion run [`QUERIES`] over them.
+//! caches below `DataFusion` run [`QUERIES`] over them.
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +9,14 @@ mod queries;
 
 use std::error::Error;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use folio_loopback::KEYS;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -62,6 +64,34 @@ pub fn write_tables(folder: &Path, scale: f64, group_rows: usize) -> Result<(), 
     write("partsupp", Box::new(PartSuppArrow::new(PartSuppGenerator::new(scale, 1, 1))))?;
     write("region", Box::new(RegionArrow::new(RegionGenerator::new(scale, 1, 1))))?;
     write("supplier", Box::new(SupplierArrow::new(SupplierGenerator::new(scale, 1, 1))))
+}
+
+/// The bytes of a part of an upload.
+const PART: usize = 8 << 20;
+
+/// Uploads the files of the tables from a folder to a store, in parts.
+///
+/// # Errors
+///
+/// Returns those of the file system and of the store.
+pub async fn upload_tables(folder: &Path, store: &dyn ObjectStore) -> Result<(), Box<dyn Error>> {
+    for table in TABLES {
+        let name = format!("{table}.parquet");
+        let mut file = File::open(folder.join(&name))?;
+        let upload = store.put_multipart(&name.into()).await?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let mut part = vec![0; PART];
+        loop {
+            let read = file.read(&mut part)?;
+            if read == 0 {
+                break;
+            }
+            upload.wait_for_capacity(4).await?;
+            upload.write(&part[..read]);
+        }
+        upload.finish().await?;
+    }
+    Ok(())
 }
 
 /// Registers the tables with a session. `place` is the folder, or the URL of an object store that

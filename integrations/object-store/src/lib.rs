@@ -4,25 +4,28 @@
 #![forbid(unsafe_code)]
 
 mod moto;
+mod traffic;
 
 pub use moto::Moto;
+pub use traffic::Traffic;
 
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::anyhow;
 use dav_server::{DavHandler, fakels::FakeLs, localfs::LocalFs};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use traffic::Counters;
 
 /// The access key and the secret key of the S3 servers.
 pub const KEYS: (&str, &str) = ("loopback", "not-a-secret");
@@ -31,13 +34,16 @@ pub const KEYS: (&str, &str) = ("loopback", "not-a-secret");
 #[derive(Debug)]
 pub struct Server {
     address: String,
-    requests: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts an S3 server over a folder. Each folder in it is a bucket. It ignores conditions of
     /// reads.
+    ///
+    /// Objects must be uploaded to it. A file that was put into the folder is served too, but the
+    /// server hashes all of it for each request.
     ///
     /// # Errors
     ///
@@ -47,16 +53,23 @@ impl Server {
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(KEYS.0, KEYS.1));
         let service = builder.build();
-        Self::start(move |listener, requests| async move {
+        Self::start(move |listener, counters| async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let (service, requests) = (service.clone(), Arc::clone(&requests));
+                let (service, counters) = (service.clone(), Arc::clone(&counters));
                 let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let answer = Service::call(&service, request);
-                    requests.fetch_add(1, Relaxed);
+                    let (service, counters) = (service.clone(), Arc::clone(&counters));
                     async move {
+                        if request.uri().path() == traffic::PATH {
+                            return Ok(Response::new(counters.text().into()));
+                        }
+                        let is_get = counters.request(request.method(), request.uri());
                         tokio::time::sleep(delay).await;
-                        answer.await
+                        let answer = Service::call(&service, request).await;
+                        if let (true, Ok(answer)) = (is_get, &answer) {
+                            counters.answer(answer);
+                        }
+                        answer
                     }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
@@ -77,12 +90,12 @@ impl Server {
             .filesystem(LocalFs::new(root, false, false, false))
             .locksystem(FakeLs::new())
             .build_handler();
-        Self::start(move |listener, requests| async move {
+        Self::start(move |listener, counters| async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let (handler, requests) = (handler.clone(), Arc::clone(&requests));
-                let answer = hyper::service::service_fn(move |request| {
-                    requests.fetch_add(1, Relaxed);
+                let (handler, counters) = (handler.clone(), Arc::clone(&counters));
+                let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    counters.request(request.method(), request.uri());
                     let handler = handler.clone();
                     async move {
                         tokio::time::sleep(delay).await;
@@ -98,13 +111,13 @@ impl Server {
     }
 
     async fn start<F: Future<Output = ()> + Send + 'static>(
-        serve: impl FnOnce(TcpListener, Arc<AtomicU64>) -> F,
+        serve: impl FnOnce(TcpListener, Arc<Counters>) -> F,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
-        let requests = Arc::<AtomicU64>::default();
-        let task = tokio::spawn(serve(listener, Arc::clone(&requests)));
-        Ok(Self { address, requests, task })
+        let counters = Arc::<Counters>::default();
+        let task = tokio::spawn(serve(listener, Arc::clone(&counters)));
+        Ok(Self { address, counters, task })
     }
 
     /// Returns the address, as a URL without a path.
@@ -114,7 +127,13 @@ impl Server {
 
     /// Returns the number of requests so far.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
+        let Traffic { gets, others, .. } = self.traffic();
+        gets + others
+    }
+
+    /// Returns the traffic so far.
+    pub fn traffic(&self) -> Traffic {
+        self.counters.traffic()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::process::{answer, free_port};
 use crate::{Options, Policy};
 
 /// Seconds after which an executor that is silent counts as dead.
-const SILENCE: u64 = 5;
+const SILENCE: u64 = 20;
 
 /// Returns the URL of the tables.
 pub(crate) fn url() -> String {
@@ -64,13 +64,13 @@ pub(crate) async fn scheduler(port: u16, address: &str, policy: Policy) -> Resul
         Policy::RoundRobin => TaskDistributionPolicy::RoundRobin,
         Policy::Bias => TaskDistributionPolicy::Bias,
     });
-    let state = cluster.cluster_state();
+    let executors = cluster.cluster_state();
     answer(move || {
         let stats = affinity.stats();
         json!({
-            "executors": state.executor_heartbeats().len(), "policy": stats.to_string(),
-            "calls": stats.calls, "us": stats.time.as_micros() as u64, "at_home": stats.at_home,
-            "spilled": stats.spilled, "anywhere": stats.anywhere,
+            "executors": executors.executor_heartbeats().len(), "policy": stats.to_string(),
+            "calls": stats.calls, "us": stats.time.as_micros() as u64, "tasks": stats.tasks,
+            "at_home": stats.at_home, "spilled": stats.spilled, "anywhere": stats.anywhere,
         })
     });
     start_server(cluster, ([127, 0, 0, 1], port).into(), Arc::new(config)).await?;

@@ -11,17 +11,19 @@ use clap::ValueEnum;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use folio_datafusion::{BUCKET, QUERIES, answer, register_tables, s3};
+use folio_loopback::Traffic;
 use folio_object_store::v013::CachedStore;
 use folio_object_store::{Cache, Consistency, Options};
 use object_store::ObjectStore;
 use url::Url;
 
 use crate::cost::{Cost, Run};
-use crate::counted::{Counted, Requests};
+use crate::layer;
 use crate::ranges::RangeCache;
 
-/// A way to read the tables. `Quarter` has a fourth of the data as its capacity; without `Footers`
-/// the engine's own cache of metadata is off.
+/// A way to read the tables. `Foyer` caches ranges; `FoyerLayer` is the layer of opendal, which
+/// caches objects. `Quarter` has a fourth of the data as its capacity. With `NoFooters` the
+/// engine's own cache of metadata is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
     Folio,
@@ -30,6 +32,9 @@ pub(crate) enum Contender {
     Foyer,
     FoyerNoFooters,
     FoyerQuarter,
+    FoyerLayer,
+    FoyerLayerNoFooters,
+    FoyerLayerQuarter,
     Bare,
     BareNoFooters,
     Local,
@@ -40,9 +45,23 @@ impl Contender {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    /// Returns what is measured. A cache that holds no more than a fourth is for the second run.
+    pub(crate) fn phases(self) -> &'static [Phase] {
+        match self {
+            Self::FolioQuarter | Self::FoyerQuarter | Self::FoyerLayerQuarter => &[Phase::Warm],
+            _ => &[Phase::Cold, Phase::Warm],
+        }
+    }
+
     /// Returns `true` if the engine caches footers and page indexes itself.
     fn footers(self) -> bool {
-        !matches!(self, Self::FolioNoFooters | Self::FoyerNoFooters | Self::BareNoFooters)
+        !matches!(
+            self,
+            Self::FolioNoFooters
+                | Self::FoyerNoFooters
+                | Self::FoyerLayerNoFooters
+                | Self::BareNoFooters
+        )
     }
 }
 
@@ -68,41 +87,49 @@ pub(crate) struct Place {
     pub(crate) quarter: usize,
 }
 
-/// A session, and the counters below its cache.
-struct Setup {
+/// A session over a contender's store.
+struct Setup<'a> {
     session: SessionContext,
     url: String,
-    counted: Option<Arc<Counted>>,
+    /// The address of the server, which counts the requests. Local files have none.
+    address: Option<&'a str>,
 }
 
-impl Setup {
-    fn new(contender: Contender, place: &Place) -> Result<Self> {
+impl<'a> Setup<'a> {
+    async fn new(contender: Contender, place: &'a Place) -> Result<Self> {
         let limit = if contender.footers() { 50 << 20 } else { 0 };
         let runtime = RuntimeEnvBuilder::new().with_metadata_cache_limit(limit).build_arc()?;
         let config = SessionConfig::new().with_target_partitions(2);
         let session = SessionContext::new_with_config_rt(config, runtime);
-        if contender == Contender::Local {
-            let url = format!("{}/", place.tables.display());
-            return Ok(Self { session, url, counted: None });
-        }
-        let counted = Arc::new(Counted::new(Arc::new(s3(&place.address)?)));
-        let below: Arc<dyn ObjectStore> = Arc::<Counted>::clone(&counted);
+        let address = &place.address;
+        let bare = || Ok::<_, anyhow::Error>(Arc::new(s3(address)?));
         let store: Arc<dyn ObjectStore> = match contender {
-            Contender::Folio | Contender::FolioNoFooters => cached(below, place.capacity)?,
-            Contender::FolioQuarter => cached(below, place.quarter)?,
+            Contender::Folio | Contender::FolioNoFooters => cached(bare()?, place.capacity)?,
+            Contender::FolioQuarter => cached(bare()?, place.quarter)?,
             Contender::Foyer | Contender::FoyerNoFooters => {
-                Arc::new(RangeCache::new(below, place.capacity))
+                Arc::new(RangeCache::new(bare()?, place.capacity))
             }
-            Contender::FoyerQuarter => Arc::new(RangeCache::new(below, place.quarter)),
-            Contender::Bare | Contender::BareNoFooters | Contender::Local => below,
+            Contender::FoyerQuarter => Arc::new(RangeCache::new(bare()?, place.quarter)),
+            Contender::FoyerLayer | Contender::FoyerLayerNoFooters => {
+                layer::store(address, place.capacity).await?
+            }
+            Contender::FoyerLayerQuarter => layer::store(address, place.quarter).await?,
+            Contender::Bare | Contender::BareNoFooters => bare()?,
+            Contender::Local => {
+                let url = format!("{}/", place.tables.display());
+                return Ok(Self { session, url, address: None });
+            }
         };
         let url = format!("s3://{BUCKET}/");
         session.register_object_store(&Url::parse(&url)?, store);
-        Ok(Self { session, url, counted: Some(counted) })
+        Ok(Self { session, url, address: Some(address) })
     }
 
-    fn requests(&self) -> Requests {
-        self.counted.as_ref().map(|counted| counted.requests()).unwrap_or_default()
+    async fn traffic(&self) -> Result<Traffic> {
+        match self.address {
+            Some(address) => Traffic::of(address).await,
+            None => Ok(Traffic::default()),
+        }
     }
 
     /// Runs some work. Returns its result and its cost.
@@ -110,12 +137,12 @@ impl Setup {
         &self,
         work: impl Future<Output = datafusion::error::Result<T>>,
     ) -> Result<(T, Cost)> {
-        let before = self.requests();
+        let before = self.traffic().await?;
         let start = Instant::now();
         let result = work.await?;
         let ms = start.elapsed().as_secs_f64() * 1e3;
-        let Requests { gets, heads, bytes } = self.requests() - before;
-        Ok((result, Cost { ms, gets, heads, bytes }))
+        let Traffic { gets, others, bytes } = self.traffic().await? - before;
+        Ok((result, Cost { ms, gets, others, bytes }))
     }
 
     async fn register(&self) -> Result<Cost> {
@@ -139,7 +166,7 @@ pub(crate) async fn run(contender: Contender, phase: Phase, place: &Place) -> Re
     match phase {
         Phase::Cold => {
             for query in QUERIES {
-                let setup = Setup::new(contender, place)?;
+                let setup = Setup::new(contender, place).await?;
                 run.tables += setup.register().await?;
                 let (answer, cost) = setup.query(query).await?;
                 run.answers.push(answer);
@@ -147,7 +174,7 @@ pub(crate) async fn run(contender: Contender, phase: Phase, place: &Place) -> Re
             }
         }
         Phase::Warm => {
-            let setup = Setup::new(contender, place)?;
+            let setup = Setup::new(contender, place).await?;
             run.tables = setup.register().await?;
             for query in QUERIES {
                 run.first += setup.query(query).await?.1;

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cost {
     pub(crate) ms: f64,
+    /// Requests for bytes.
     pub(crate) gets: u64,
-    pub(crate) heads: u64,
+    /// Other requests: heads and listings.
+    pub(crate) others: u64,
     pub(crate) bytes: u64,
 }
 
@@ -19,7 +21,7 @@ impl AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.ms += other.ms;
         self.gets += other.gets;
-        self.heads += other.heads;
+        self.others += other.others;
         self.bytes += other.bytes;
     }
 }
@@ -35,7 +37,7 @@ impl Sum for Cost {
 
 impl Cost {
     pub(crate) fn json(self) -> Value {
-        json!({ "ms": self.ms, "gets": self.gets, "heads": self.heads, "bytes": self.bytes })
+        json!({ "ms": self.ms, "gets": self.gets, "others": self.others, "bytes": self.bytes })
     }
 
     fn parse(value: &Value) -> Result<Self> {
@@ -43,7 +45,7 @@ impl Cost {
         Ok(Self {
             ms: value["ms"].as_f64().context("no ms")?,
             gets: number("gets")?,
-            heads: number("heads")?,
+            others: number("others")?,
             bytes: number("bytes")?,
         })
     }
@@ -58,7 +60,7 @@ impl Cost {
         Self {
             ms: median(costs.iter().map(|cost| cost.ms)),
             gets: whole(|cost| cost.gets),
-            heads: whole(|cost| cost.heads),
+            others: whole(|cost| cost.others),
             bytes: whole(|cost| cost.bytes),
         }
     }

@@ -1,28 +1,29 @@
-//! Measures the 22 queries of TPC-H over S3 on loopback: through folio's cache, through foyer's,
-//! without a cache, and over local files.
+//! Measures the 22 queries of TPC-H over S3 on loopback: through folio's cache, through foyer's
+//! (as a cache of ranges, and as opendal's layer), without a cache, and over local files.
 //!
 //! In the folder integrations:
-//! `cargo run --profile engines -p folio-datafusion --example bench_tpch`
+//! `cargo run --profile engines -p folio-datafusion -p folio-ballista --example bench_tpch`
 
 mod contender;
 mod cost;
-mod counted;
+mod layer;
 mod plot;
 mod ranges;
 mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use folio_datafusion::{BUCKET, write_tables};
+use folio_datafusion::{BUCKET, TABLES, s3, upload_tables, write_tables};
 use folio_loopback::Server;
 use folio_report::in_turn;
+use object_store::ObjectStoreExt;
 
 use contender::{Contender, Phase, Place};
-use cost::Run;
+use cost::{Run, median};
 use report::Report;
 
 /// Measures TPC-H over S3 with several caches.
@@ -52,7 +53,7 @@ struct Options {
     /// Writes a plot to this file
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// Prints JSON
+    /// Prints JSON, and the table on the error output
     #[arg(long)]
     json: bool,
     /// Runs this contender in this process, for the process that started it
@@ -96,16 +97,23 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     ensure!(options.group_rows > 0, "--group-rows is 0: a row group has at least one row");
     ensure!(options.scale > 0.0, "--scale is {}: it must be above 0", options.scale);
     let folder = tempfile::tempdir()?;
-    let tables = folder.path().join(BUCKET);
+    let (tables, root) = (folder.path().join("tables"), folder.path().join("store"));
     std::fs::create_dir(&tables)?;
+    std::fs::create_dir_all(root.join(BUCKET))?;
     if let Err(error) = write_tables(&tables, options.scale, options.group_rows) {
         bail!("cannot write the tables to {}: {error}", tables.display());
     }
     let data = size_of(&tables)?;
     // A cache has whole blocks of 2 MiB.
     let mib = |bytes: u64| (bytes.div_ceil(2 << 20) * 2) as usize;
-    let server =
-        runtime.block_on(Server::s3(folder.path(), Duration::from_millis(options.delay)))?;
+    let server = runtime.block_on(Server::s3(&root, Duration::from_millis(options.delay)))?;
+    if let Err(error) =
+        runtime.block_on(async { upload_tables(&tables, &s3(server.address())?).await })
+    {
+        bail!("cannot upload the tables: {error}");
+    }
+    let small_gets = runtime.block_on(small_gets(server.address()))?;
+    eprintln!("{small_gets}");
     let place = Place {
         address: server.address().to_owned(),
         tables,
@@ -117,10 +125,10 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     } else {
         options.only.clone()
     };
-    let mut report = Report::new(options, &place, data);
+    let mut report = Report::new(options, &place, data, &small_gets);
     for round in 0..options.rounds {
         for &contender in in_turn(&all, round) {
-            for phase in [Phase::Cold, Phase::Warm] {
+            for &phase in contender.phases() {
                 eprintln!("round {}, {}, {phase:?}", round + 1, contender.name());
                 report.add(contender, phase, child(contender, phase, &place)?);
             }
@@ -132,6 +140,39 @@ fn parent(options: &Options, runtime: &tokio::runtime::Runtime) -> Result<()> {
     }
     report.print(options.json);
     Ok(())
+}
+
+/// Measures gets of a few bytes of the largest and of the smallest object, in turn. Returns a
+/// sentence with the medians, and an error if the size of an object matters.
+async fn small_gets(address: &str) -> Result<String> {
+    let (store, mut objects) = (s3(address)?, Vec::new());
+    for table in TABLES {
+        let meta = store.head(&format!("{table}.parquet").into()).await?;
+        objects.push((meta.size, meta.location));
+    }
+    objects.sort();
+    let [smallest, .., largest] = &objects[..] else { bail!("there are no tables") };
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..9 {
+        for (times, (size, path)) in times.iter_mut().zip([largest, smallest]) {
+            let start = Instant::now();
+            store.get_range(path, size / 2..size / 2 + 8).await?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let [least_of_largest, least_of_smallest] =
+        times.each_ref().map(|times| times.iter().copied().fold(f64::INFINITY, f64::min));
+    ensure!(
+        least_of_largest < least_of_smallest * 1.5 + 10.0,
+        "a get of 8 bytes takes {least_of_largest:.0} ms for the largest object and \
+         {least_of_smallest:.0} for the smallest: the server does more than to answer"
+    );
+    let [of_largest, of_smallest] = times.map(|times| median(times.into_iter()));
+    Ok(format!(
+        "A get of 8 bytes took {of_largest:.1} ms of the largest object ({:.1} MiB) and \
+         {of_smallest:.1} of the smallest.",
+        largest.0 as f64 / f64::from(1 << 20)
+    ))
 }
 
 /// Runs a contender in a process of its own.

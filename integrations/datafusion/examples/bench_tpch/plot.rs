@@ -1,4 +1,4 @@
-//! The times of the queries as bars: cold above, warm below.
+//! The times of the queries as bars: cold above, the second time below.
 
 use std::path::Path;
 
@@ -9,9 +9,10 @@ use crate::contender::{Contender, Phase};
 use crate::report::{Report, Summary};
 
 /// The contenders that are drawn, in colours that stay distinct with colour blindness.
-const BARS: [(Contender, &str, RGBColor); 4] = [
+const BARS: [(Contender, &str, RGBColor); 5] = [
     (Contender::Bare, "no cache", RGBColor(120, 120, 120)),
-    (Contender::Foyer, "foyer", RGBColor(213, 94, 0)),
+    (Contender::FoyerLayer, "foyer, opendal's layer", RGBColor(230, 159, 0)),
+    (Contender::Foyer, "foyer, ranges", RGBColor(213, 94, 0)),
     (Contender::Folio, "folio", RGBColor(0, 114, 178)),
     (Contender::Local, "local files", RGBColor(0, 158, 115)),
 ];
@@ -29,7 +30,7 @@ pub(crate) fn draw(path: &Path, report: &Report) -> Result<()> {
     let titled = root.titled(&report.title, (FONT, 20)).map_err(failed)?;
     let (top, bottom) = titled.split_vertically(300);
     panel(&top, "cold, ms", &summaries, Phase::Cold)?;
-    panel(&bottom, "warm, ms", &summaries, Phase::Warm)?;
+    panel(&bottom, "second time, ms", &summaries, Phase::Warm)?;
     root.present().map_err(failed)
 }
 

@@ -7,10 +7,14 @@ use folio_report::machine;
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::contender::{Contender, Phase, Place};
+use crate::contender::Contender::{
+    self, Bare, Folio, FolioQuarter, Foyer, FoyerLayer, FoyerLayerQuarter, FoyerQuarter, Local,
+};
+use crate::contender::{Phase, Place};
 use crate::cost::{Cost, Run, median};
 
-/// The runs of a contender, in the order of the rounds.
+/// The runs of a contender, in the order of the rounds. Those with a quarter of the capacity have
+/// no cold ones.
 struct Row {
     contender: Contender,
     cold: Vec<Run>,
@@ -22,12 +26,16 @@ pub(crate) struct Summary {
     pub(crate) contender: Contender,
     cold: Vec<Cost>,
     warm: Vec<Cost>,
-    cold_total: Cost,
-    warm_total: Cost,
-    /// All queries the first time, in one session.
-    first: Cost,
-    peak_mib: f64,
+    /// The sums over all queries in each round: with an empty cache for each; the first time in one
+    /// session; the second time.
+    totals: [Vec<Cost>; 3],
+    /// The largest resident size in each round, in MiB.
+    peaks: Vec<f64>,
 }
+
+const COLD: usize = 0;
+const FIRST: usize = 1;
+const SECOND: usize = 2;
 
 impl Summary {
     /// Returns the costs of the queries: each with an empty cache, or each the second time.
@@ -37,26 +45,54 @@ impl Summary {
             Phase::Warm => &self.warm,
         }
     }
+
+    fn total(&self, part: usize) -> Cost {
+        Cost::median(&self.totals[part])
+    }
+
+    fn peak(&self) -> f64 {
+        median(self.peaks.iter().copied())
+    }
 }
 
-/// A goal of the project, and what was measured.
+/// A goal of the project, and what was measured: the median over the rounds, and its spread.
 struct Goal {
     what: &'static str,
     value: f64,
+    spread: (f64, f64),
     most: f64,
+}
+
+impl Goal {
+    fn new(what: &'static str, most: f64, values: impl Iterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.collect();
+        Self { what, value: median(values.iter().copied()), spread: spread(&values), most }
+    }
+}
+
+/// Returns the least and the largest number, and zeros of none.
+fn spread(numbers: &[f64]) -> (f64, f64) {
+    match numbers {
+        [] => (0.0, 0.0),
+        all => (
+            all.iter().copied().fold(f64::INFINITY, f64::min),
+            all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        ),
+    }
 }
 
 pub(crate) struct Report {
     rows: Vec<Row>,
     notes: Vec<String>,
     pub(crate) title: String,
-    capacity: usize,
+    place: Place,
 }
 
 const MIB: f64 = (1 << 20) as f64;
 
 impl Report {
-    pub(crate) fn new(options: &Options, place: &Place, data: u64) -> Self {
+    /// Returns a report without runs. `small_gets` says how long gets of few bytes take.
+    pub(crate) fn new(options: &Options, place: &Place, data: u64, small_gets: &str) -> Self {
         let title = format!(
             "TPC-H at scale {} over S3 on loopback, {} ms a request",
             options.scale, options.delay
@@ -71,13 +107,20 @@ impl Report {
                 place.capacity >> 20,
                 place.quarter >> 20
             ),
+            format!(
+                "Requests and bytes are counted by the server, to which the tables were uploaded. \
+                 {small_gets}"
+            ),
             "Cold: each query in a session with an empty cache; the footers are read when the \
              tables are registered, and count in the totals. First, second: all queries in one \
-             session, twice. no-footers: DataFusion's own cache of metadata is off. Each \
-             contender and phase is a process; peak is the largest resident size of the second."
+             session, twice. foyer caches the ranges that are asked for; foyer-layer is the layer \
+             of opendal, which caches whole objects. no-footers: DataFusion's own cache of \
+             metadata is off. Each contender and phase is a process, in turn; peak is the largest \
+             resident size of the one that runs all queries twice. Totals are medians over the \
+             rounds, with the least and the largest; goals are medians of the ratios in a round."
                 .to_owned(),
         ];
-        Self { rows: Vec::new(), notes, title, capacity: place.capacity }
+        Self { rows: Vec::new(), notes, title, place: place.clone() }
     }
 
     pub(crate) fn add(&mut self, contender: Contender, phase: Phase, run: Run) {
@@ -114,35 +157,48 @@ impl Report {
     fn goals(&self, summaries: &[Summary]) -> Vec<Goal> {
         let find = |contender| summaries.iter().find(|summary| summary.contender == contender);
         let mut goals = Vec::new();
-        let Some(folio) = find(Contender::Folio) else { return goals };
-        let mut goal = |what, value, most| goals.push(Goal { what, value, most });
-        goal("warm: GETs", folio.warm_total.gets as f64, 0.0);
-        if let Some(local) = find(Contender::Local) {
-            let ratio = folio.warm_total.ms / local.warm_total.ms;
-            goal("warm: time, of local files'", ratio, 1.05);
+        // Compares two contenders round by round.
+        let mut goal = |what, most, ours, part: usize, theirs, of: fn(&Cost) -> f64| {
+            if let (Some(ours), Some(theirs)) = (find(ours), find(theirs)) {
+                let pairs = ours.totals[part].iter().zip(&theirs.totals[part]);
+                goals.push(Goal::new(what, most, pairs.map(|(a, b)| of(a) / of(b))));
+            }
+        };
+        let ms: fn(&Cost) -> f64 = |cost| cost.ms;
+        let bytes: fn(&Cost) -> f64 = |cost| cost.bytes as f64;
+        let gets: fn(&Cost) -> f64 = |cost| cost.gets as f64;
+        goal("second: time, of local files'", 1.05, Folio, SECOND, Local, ms);
+        goal("second: time, of foyer's", 0.95, Folio, SECOND, Foyer, ms);
+        goal("second: time, of foyer's layer's", 0.95, Folio, SECOND, FoyerLayer, ms);
+        goal("cold: time, of no cache's", 1.05, Folio, COLD, Bare, ms);
+        goal("cold: bytes, of no cache's", 1.05, Folio, COLD, Bare, bytes);
+        goal("cold: GETs, of no cache's", 1.0, Folio, COLD, Bare, gets);
+        let what = "quarter, second: bytes, of foyer's";
+        goal(what, 1.0, FolioQuarter, SECOND, FoyerQuarter, bytes);
+        let what = "quarter, second: bytes, of foyer's layer's";
+        goal(what, 1.0, FolioQuarter, SECOND, FoyerLayerQuarter, bytes);
+        if let Some(folio) = find(Folio) {
+            let gets = folio.totals[SECOND].iter().map(|cost| cost.gets as f64);
+            goals.push(Goal::new("second: GETs", 0.0, gets));
         }
-        if let Some(foyer) = find(Contender::Foyer) {
-            goal("warm: time, of foyer's", folio.warm_total.ms / foyer.warm_total.ms, 0.95);
-        }
-        if let Some(bare) = find(Contender::Bare) {
-            let (ours, theirs) = (folio.cold_total, bare.cold_total);
-            goal("cold: time, of no cache's", ours.ms / theirs.ms, 1.05);
-            goal("cold: bytes, of no cache's", ours.bytes as f64 / theirs.bytes as f64, 1.05);
-            goal("cold: GETs, of no cache's", ours.gets as f64 / theirs.gets as f64, 1.0);
-            let more = (folio.peak_mib - bare.peak_mib) / (self.capacity as f64 / MIB);
-            goal("resident above no cache's, of the capacity", more, 1.05);
-        }
-        let quarters = (find(Contender::FolioQuarter), find(Contender::FoyerQuarter));
-        if let (Some(ours), Some(theirs)) = quarters {
-            let ratio = ours.warm_total.bytes as f64 / theirs.warm_total.bytes as f64;
-            goal("quarter, second run: bytes, of foyer's", ratio, 1.0);
+        for (what, contender, capacity) in [
+            ("resident above no cache's, of the capacity", Folio, self.place.capacity),
+            ("quarter: the same, of its capacity", FolioQuarter, self.place.quarter),
+        ] {
+            if let (Some(ours), Some(bare)) = (find(contender), find(Bare)) {
+                let pairs = ours.peaks.iter().zip(&bare.peaks);
+                let capacity = capacity as f64 / MIB;
+                goals.push(Goal::new(what, 1.05, pairs.map(|(a, b)| (a - b) / capacity)));
+            }
         }
         goals
     }
 
+    /// Prints the table; or JSON, with the table on the error output.
     pub(crate) fn print(&self, as_json: bool) {
         let summaries = self.summaries();
         if as_json {
+            eprint!("{}", self.table(&summaries));
             println!("{:#}", self.json(&summaries));
         } else {
             print!("{}", self.table(&summaries));
@@ -150,56 +206,55 @@ impl Report {
     }
 
     fn table(&self, summaries: &[Summary]) -> String {
-        let mut text = format!("{}\n{}\n\n", self.title, machine());
-        let _ = writeln!(
-            text,
-            "{:<18}{:>9}{:>7}{:>7}{:>9}{:>10}{:>9}{:>9}{:>7}{:>9}{:>9}",
-            "totals",
-            "cold ms",
-            "GETs",
-            "heads",
-            "MiB",
-            "first ms",
-            "MiB",
-            "warm ms",
-            "GETs",
-            "MiB",
-            "peak MiB"
-        );
-        for row in summaries {
+        let mut text = format!("{}\n{}\n", self.title, machine());
+        for (part, name) in [(COLD, "cold"), (FIRST, "first"), (SECOND, "second")] {
             let _ = writeln!(
                 text,
-                "{:<18}{:>9.0}{:>7}{:>7}{:>9.1}{:>10.0}{:>9.1}{:>9.0}{:>7}{:>9.1}{:>9.1}",
-                row.contender.name(),
-                row.cold_total.ms,
-                row.cold_total.gets,
-                row.cold_total.heads,
-                row.cold_total.bytes as f64 / MIB,
-                row.first.ms,
-                row.first.bytes as f64 / MIB,
-                row.warm_total.ms,
-                row.warm_total.gets,
-                row.warm_total.bytes as f64 / MIB,
-                row.peak_mib
+                "\n{name:<22}{:>10}{:>10}{:>10}{:>8}{:>8}{:>10}{:>10}",
+                "ms", "least", "largest", "GETs", "others", "MiB", "peak MiB"
             );
-        }
-        for (name, phase) in [("cold ms", Phase::Cold), ("warm ms", Phase::Warm)] {
-            let _ = write!(text, "\n{name:<8}");
-            for row in summaries {
-                let _ = write!(text, " {:>17}", row.contender.name());
-            }
-            text.push('\n');
-            for query in 0..summaries.first().map_or(0, |row| row.queries(phase).len()) {
-                let _ = write!(text, "q{:<7}", query + 1);
-                for row in summaries {
-                    let _ = write!(text, " {:>17.1}", row.queries(phase)[query].ms);
+            for row in summaries.iter().filter(|row| !row.totals[part].is_empty()) {
+                let total = row.total(part);
+                let times: Vec<f64> = row.totals[part].iter().map(|cost| cost.ms).collect();
+                let (least, largest) = spread(&times);
+                let _ = write!(
+                    text,
+                    "{:<22}{:>10.0}{least:>10.0}{largest:>10.0}{:>8}{:>8}{:>10.1}",
+                    row.contender.name(),
+                    total.ms,
+                    total.gets,
+                    total.others,
+                    total.bytes as f64 / MIB,
+                );
+                if part == SECOND {
+                    let _ = write!(text, "{:>10.1}", row.peak());
                 }
                 text.push('\n');
             }
         }
-        let _ = writeln!(text, "\n{:<46}{:>9}{:>9}", "goal", "measured", "at most");
-        for goal in self.goals(summaries) {
-            let _ = writeln!(text, "{:<46}{:>9.3}{:>9.2}", goal.what, goal.value, goal.most);
+        for (name, phase) in [("cold ms", Phase::Cold), ("second ms", Phase::Warm)] {
+            let shown: Vec<_> =
+                summaries.iter().filter(|row| !row.queries(phase).is_empty()).collect();
+            let _ = write!(text, "\n{name:<9}");
+            for row in &shown {
+                let _ = write!(text, " {:>21}", row.contender.name());
+            }
+            text.push('\n');
+            for query in 0..shown.first().map_or(0, |row| row.queries(phase).len()) {
+                let _ = write!(text, "q{:<8}", query + 1);
+                for row in &shown {
+                    let _ = write!(text, " {:>21.1}", row.queries(phase)[query].ms);
+                }
+                text.push('\n');
+            }
+        }
+        let _ = writeln!(
+            text,
+            "\n{:<46}{:>9}{:>9}{:>9}{:>9}",
+            "goal", "measured", "least", "largest", "at most"
+        );
+        for Goal { what, value, spread: (least, largest), most } in self.goals(summaries) {
+            let _ = writeln!(text, "{what:<46}{value:>9.3}{least:>9.3}{largest:>9.3}{most:>9.2}");
         }
         for note in &self.notes {
             let _ = writeln!(text, "\n{note}");
@@ -214,16 +269,21 @@ impl Report {
             .map(|row| {
                 json!({
                     "name": row.contender.name(), "cold": costs(&row.cold),
-                    "warm": costs(&row.warm), "cold_total": row.cold_total.json(),
-                    "first_total": row.first.json(), "warm_total": row.warm_total.json(),
-                    "peak_mib": row.peak_mib,
+                    "second": costs(&row.warm), "cold_totals": costs(&row.totals[COLD]),
+                    "first_totals": costs(&row.totals[FIRST]),
+                    "second_totals": costs(&row.totals[SECOND]), "peaks_mib": row.peaks,
                 })
             })
             .collect();
         let goals: Vec<_> = self
             .goals(summaries)
             .iter()
-            .map(|goal| json!({ "goal": goal.what, "value": goal.value, "most": goal.most }))
+            .map(|goal| {
+                json!({
+                    "goal": goal.what, "value": goal.value, "least": goal.spread.0,
+                    "largest": goal.spread.1, "most": goal.most,
+                })
+            })
             .collect();
         json!({
             "title": self.title, "machine": machine(), "contenders": rows, "goals": goals,
@@ -242,24 +302,18 @@ impl Row {
                 })
                 .collect()
         };
-        let total = |runs: &[Run], tables: bool| {
-            let of = |run: &Run| {
-                let mut cost: Cost = run.queries.iter().copied().sum();
-                if tables {
-                    cost += run.tables;
-                }
-                cost
-            };
-            Cost::median(&runs.iter().map(of).collect::<Vec<_>>())
-        };
+        let sum = |run: &Run| run.queries.iter().copied().sum::<Cost>();
+        let with_tables = |run: &Run| [run.tables, sum(run)].into_iter().sum::<Cost>();
         Summary {
             contender: self.contender,
             cold: queries(&self.cold),
             warm: queries(&self.warm),
-            cold_total: total(&self.cold, true),
-            warm_total: total(&self.warm, false),
-            first: Cost::median(&self.warm.iter().map(|run| run.first).collect::<Vec<_>>()),
-            peak_mib: median(self.warm.iter().map(|run| run.peak_mib)),
+            totals: [
+                self.cold.iter().map(with_tables).collect(),
+                self.warm.iter().map(|run| run.first).collect(),
+                self.warm.iter().map(sum).collect(),
+            ],
+            peaks: self.warm.iter().map(|run| run.peak_mib).collect(),
         }
     }
 }

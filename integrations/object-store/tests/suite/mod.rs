@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_loopback::{KEYS, Moto, Server};
+use folio_loopback::{KEYS, Moto, Server, Traffic};
 use folio_object_store::{Cache, Consistency, Options};
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use os::aws::{AmazonS3, AmazonS3Builder, S3CopyIfNotExists};
 use os::integration::*;
 use os::{ObjectStore, ObjectStoreExt, RetryConfig};
@@ -224,6 +224,22 @@ fn a_warm_range_over_s3_makes_no_request() {
         let bare = store.inner().get_ranges(&path, &ranges).await.expect("bare");
         assert_eq!(warm, bare);
         assert!(!format!("{store:?} {store}").contains(KEYS.1));
+    });
+}
+
+#[test]
+fn traffic_is_the_same_for_any_process() {
+    runtime().block_on(async {
+        let (_folder, server, store) = with_object(1000, Duration::ZERO).await;
+        let (path, before) = ("a".into(), server.traffic());
+        store.get_range(&path, 10..110).await.expect("a range");
+        store.head(&path).await.expect("a head");
+        assert_eq!(store.list(None).count().await, 1);
+        assert!(store.get_range(&"b".into(), 0..9).await.is_err());
+        let traffic = Traffic::of(server.address()).await.expect("an answer");
+        assert_eq!(traffic, server.traffic(), "the question is not counted");
+        assert_eq!(traffic - before, Traffic { gets: 2, others: 2, bytes: 100 });
+        assert!(Traffic::of("http://127.0.0.1:1").await.is_err(), "no server has this port");
     });
 }
 
