@@ -5,6 +5,9 @@ use crate::step::{self, Failure, cargo, has_target, is_installed, root, succeeds
 /// A target without std: a crate that builds for it is truly `no_std`.
 const BARE: &str = "x86_64-unknown-none";
 
+/// The other target of the bare-metal example.
+const BARE_ARM: &str = "aarch64-unknown-none";
+
 /// Targets without atomics of 64 bits: the word is there, without the schemes of that width.
 const NARROW: [&str; 2] = ["riscv32imac-unknown-none-elf", "thumbv7em-none-eabi"];
 
@@ -108,10 +111,10 @@ fn bare_metal() -> Result<(), Failure> {
         command
     };
     step::run("format of the bare-metal example", &mut inside("fmt --check"))?;
-    if is_installed(BARE) {
+    for target in [BARE, BARE_ARM].into_iter().filter(|target| is_installed(target)) {
         step::run(
-            "clippy on the bare-metal example",
-            &mut inside("clippy --release -- -D warnings"),
+            &format!("clippy on the bare-metal example for {target}"),
+            &mut inside(&format!("clippy --release --target {target} -- -D warnings")),
         )?;
     }
     Ok(())

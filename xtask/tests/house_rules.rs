@@ -60,6 +60,10 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/tests/common/hooked.rs",
     // A machine without an operating system: its instructions, the state that firmware and
     // assembly leave, and the promises of the code that provides memory.
+    "examples/bare-metal/src/arch/aarch64/boot.rs",
+    "examples/bare-metal/src/arch/aarch64/firmware.rs",
+    "examples/bare-metal/src/arch/aarch64/machine.rs",
+    "examples/bare-metal/src/arch/aarch64/tables.rs",
     "examples/bare-metal/src/arch/x86_64/boot.rs",
     "examples/bare-metal/src/arch/x86_64/firmware.rs",
     "examples/bare-metal/src/handover.rs",

@@ -4,9 +4,10 @@
 //!
 //! An entry is that of the processor, and owns a raw reference. One that is not present may be
 //! *moving*: then a migration has its reference. A CPU uses a space under its lock, and loads the
-//! tables for that time. An entry that changes is first removed, also from the TLB of each CPU.
-//! There is no fault handler. A CPU looks at the entry before it writes; a write to a read-only
-//! page would end the machine.
+//! tables before. An entry that changes is first removed, also from the TLB of each CPU: by a
+//! broadcast where the processor has one; others load other tables after each use, which empties
+//! the TLB. There is no fault handler. A CPU looks at the entry before it writes; a write to a
+//! read-only page would end the machine.
 
 use core::array;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -162,7 +163,10 @@ impl Space {
         // SAFETY: the entry is present, and stays so under the lock. All accesses to the bytes of
         // the page are atomic, or copies that may race.
         visit(unsafe { &*at });
-        tables::load(before);
+        // Otherwise the CPU stays in this space, while other CPUs change its entries.
+        if !tables::BROADCASTS {
+            tables::load(before);
+        }
     }
 
     /// Writes words of a page, after a fault if it is read-only, or a new page.
@@ -351,14 +355,16 @@ fn migrate(zone: &'static Zone<Machine>, space: &Space, place: usize) {
 /// A parent that forks, writes beside its child, and has a device write to its page.
 fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
     let [parent, child] = [&SPACES[2 * me], &SPACES[2 * me + 1]];
+    let kernel = tables::current();
     parent.create(zone, 2 * me);
     child.create(zone, 2 * me + 1);
     let mut written = [(0, 0); PLACES];
     for round in 0..rounds {
         let value = |n: usize| ((me * rounds + round) * 64 + n + 1) as u64;
-        for (place, written) in written.iter_mut().enumerate() {
-            parent.write(zone, place, 0, value(place));
-            written.0 = value(place);
+        // Twice: another CPU may move a page after this CPU has used its entry.
+        for n in 0..2 * PLACES {
+            parent.write(zone, n % PLACES, 0, value(n));
+            written[n % PLACES].0 = value(n);
         }
         let mut of_child = written;
         let (pinned, both) = (round % PLACES, (round + 3) % PLACES);
@@ -375,7 +381,8 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
             device.page.write(n * 8, &word.to_le_bytes());
         }
         written[pinned].1 = value(40);
-        for (space, written, n) in [(child, &mut of_child, 20), (parent, &mut written, 30)] {
+        // The parent first: the CPU may still be in its space, and must not use the old entries.
+        for (space, written, n) in [(parent, &mut written, 30), (child, &mut of_child, 20)] {
             for place in [pinned, both] {
                 space.write(zone, place, 0, value(n + place));
                 written[place].0 = value(n + place);
@@ -394,6 +401,7 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
         (0..PLACES).for_each(|place| child.unmap(zone, place));
     }
     (0..PLACES).for_each(|place| parent.unmap(zone, place));
+    tables::load(kernel);
 }
 
 /// Runs on the first CPU: starts the test, takes part, waits for all CPUs and prints the counts.

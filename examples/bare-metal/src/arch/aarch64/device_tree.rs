@@ -6,8 +6,11 @@
 use core::ops::Range;
 
 const MAGIC: u32 = 0xd00d_feed;
-/// The lengths of the header, and of its beginning that has the length of the tree.
+/// The version of the format.
+const VERSION: u32 = 17;
+/// The length of the header.
 const HEADER: usize = 40;
+/// The length of its beginning, which contains the length of the tree.
 pub const BEGINNING: usize = 8;
 
 /// What the structure of a tree consists of.
@@ -31,7 +34,8 @@ impl<'a> DeviceTree<'a> {
     /// Returns the tree in these bytes.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let bytes = bytes.get(..Self::len(bytes)?)?;
-        (bytes.len() >= HEADER).then_some(Self(bytes))
+        let compatible = word(bytes, 24)? <= VERSION;
+        (bytes.len() >= HEADER && compatible).then_some(Self(bytes))
     }
 
     /// Returns the part of the tree that begins at the offset in a word of the header.
@@ -124,8 +128,8 @@ impl<'a> Node<'a> {
     /// Returns the ranges of addresses of a node in this node.
     pub fn ranges_of(self, child: Self) -> impl Iterator<Item = Range<u64>> {
         let (start, len) = (self.cells("#address-cells", 2), self.cells("#size-cells", 1));
-        let all = child.property("reg").unwrap_or_default();
-        all.chunks_exact((start + len).max(4)).map(move |reg| range(&reg[..start], &reg[start..]))
+        let all = child.property("reg").filter(|_| start > 0 && len > 0).unwrap_or_default();
+        all.chunks_exact((start + len).max(1)).map(move |reg| range(&reg[..start], &reg[start..]))
     }
 
     /// Returns the address of a node in this node.
