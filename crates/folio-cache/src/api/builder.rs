@@ -235,8 +235,8 @@ impl<S: Scheme> CacheBuilder<S> {
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
     /// middle of a read or write: a `File` is good enough. After an error of the writer nothing is
     /// recorded any more, and the cache logs a warning (`tracing`). The last uses are written when
-    /// the cache and its files are dropped. A copy of one page takes a reference then, which a cache
-    /// that records nothing does without.
+    /// the cache and its files are dropped. A copy of one page takes a reference then; in a cache
+    /// that records nothing it takes none.
     ///
     /// # Examples
     ///

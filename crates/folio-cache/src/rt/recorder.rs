@@ -26,7 +26,7 @@ static IS_ANY: AtomicBool = AtomicBool::new(false);
 /// Returns `false` if no cache records uses.
 #[inline(always)]
 pub(crate) fn is_any() -> bool {
-    // Relaxed: whoever has a cache with a recorder got it after the store.
+    // Relaxed: a thread with a cache that has a recorder got the cache after the store.
     IS_ANY.load(Ordering::Relaxed)
 }
 

@@ -87,8 +87,8 @@ impl Default for LoneMisses {
 }
 
 impl LoneMisses {
-    /// Records a miss. Returns `None` if it is lone. Otherwise returns the first pages of the earlier
-    /// misses that the streams must be told before this one.
+    /// Records a miss. Returns `None` if it is lone. Otherwise returns the first pages of the
+    /// earlier misses that the streams must be told before this one.
     // Relaxed throughout: hints.
     #[inline]
     pub(crate) fn record(&self, miss: Miss) -> Option<Untold> {
