@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         format!("test {WHAT} --all-targets"),
     ] {
         let started = Instant::now();
-        // Into the folder that a plain `cargo` uses there, so that this is built once.
+        // Into the folder that a plain `cargo` uses there, so that it is built once.
         let mut cargo = cargo(&command);
         cargo.current_dir(root().join("integrations"));
         step::run(&format!("{command}, in integrations"), &mut cargo)?;

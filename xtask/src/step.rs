@@ -25,9 +25,18 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// Returns the cargo that runs this, with arguments separated by blanks.
+///
+/// `cargo run` describes xtask in variables. They are removed: build scripts that look at them
+/// (ring's) would run anew, and all that depends on them, beside a cargo that is called directly.
 pub(crate) fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments.split_whitespace()).current_dir(root());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
