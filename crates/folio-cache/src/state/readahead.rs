@@ -61,10 +61,10 @@ const TAKEN: u32 = 8;
 /// The reads of a file that go on: its streams, and what is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
-    /// Made by the second miss, or one of several pages: most files of a program with many are read
-    /// once.
+    /// Made by the first miss that is not lone; of a distant object by the second one, or one of
+    /// several pages. Most files of a program with many are read once.
     streams: OnceBox<Known>,
-    /// The page of the first miss, and 1. 0: none, or `streams` knows it.
+    /// The page of the first miss of a distant object, and 1. 0: none, or `streams` knows it.
     first_miss: AtomicU32,
     /// The pages of fills of several pages that are in flight.
     pub(crate) filling: AtomicU32,
