@@ -36,8 +36,8 @@ const BASE: usize = 1 << 39;
 const BIAS: u32 = 1024;
 /// The number of rounds of all processes together. QEMU stops all virtual CPUs for a broadcast.
 const ROUNDS: usize = if tables::BROADCASTS { 160 } else { 600 };
-/// The number of attempts to migrate or to pin a page by all CPUs that do nothing else: a virtual
-/// machine may have fewer processors than CPUs.
+/// The number of attempts to migrate or to pin a mapped page by all CPUs that do nothing else: a
+/// virtual machine may have fewer processors than CPUs.
 const ACTIONS: usize = 64 * ROUNDS;
 const WORDS: usize = FRAME_SIZE / 8;
 /// The first word of the half of a page that devices write.
@@ -51,6 +51,8 @@ static SPACES: [Space; 2 * MAX_CPUS] = [const { Space::new() }; 2 * MAX_CPUS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Number of CPUs that take part; 0 until the test begins.
 static CPUS: AtomicUsize = AtomicUsize::new(0);
+/// Number of CPUs that still migrate pages of others.
+static MOVERS: AtomicUsize = AtomicUsize::new(0);
 static QUIET: AtomicUsize = AtomicUsize::new(0);
 static FINISHED: AtomicUsize = AtomicUsize::new(0);
 
@@ -132,6 +134,12 @@ impl Space {
         // Acquire: pairs with Release in create.
         (self.root.load(Ordering::Acquire) != 0)
             .then(|| &table(Pfn::new(self.last.load(Ordering::Relaxed)))[place])
+    }
+
+    /// Returns the page that is mapped at a place. It may be another one as soon as this returns.
+    fn page(&self, place: usize) -> Option<Pfn> {
+        let entry = self.entry(place)?.load(Ordering::Relaxed);
+        is_present(entry).then(|| pfn_of(entry))
     }
 
     /// Returns the lock and the entry, as soon as no migration has the page.
@@ -224,6 +232,16 @@ impl Space {
         };
         // The reference to a shared page is dropped after this: no TLB has the page any more.
         self.replace(at, place, tables::page(pfn, true));
+    }
+
+    /// Waits until an entry changes, or no other CPU moves pages any more.
+    fn wait_for_a_move(&self) {
+        let entries: [_; PLACES] = array::from_fn(|place| self.entry(place).expect("tables"));
+        let all = || entries.map(|at| at.load(Ordering::Relaxed));
+        let before = all();
+        while MOVERS.load(Ordering::Relaxed) > 0 && all() == before {
+            machine::pause();
+        }
     }
 
     fn unmap(&self, zone: &'static Zone<Machine>, place: usize) {
@@ -345,9 +363,8 @@ impl Owner<Machine> for Mapped {
 }
 
 fn migrate(zone: &'static Zone<Machine>, space: &Space, place: usize) {
-    let Some(at) = space.entry(place) else { return };
-    let entry = at.load(Ordering::Relaxed);
-    if is_present(entry) && folio_frames::migrate(zone, pfn_of(entry), &Mapped(zone)).is_ok() {
+    let Some(pfn) = space.page(place) else { return };
+    if folio_frames::migrate(zone, pfn, &Mapped(zone)).is_ok() {
         count(&MIGRATED);
     }
 }
@@ -361,8 +378,11 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
     let mut written = [(0, 0); PLACES];
     for round in 0..rounds {
         let value = |n: usize| ((me * rounds + round) * 64 + n + 1) as u64;
-        // Twice: another CPU may move a page after this CPU has used its entry.
+        // Twice: in between another CPU moves a page whose entry this CPU has used.
         for n in 0..2 * PLACES {
+            if n == PLACES {
+                parent.wait_for_a_move();
+            }
             parent.write(zone, n % PLACES, 0, value(n));
             written[n % PLACES].0 = value(n);
         }
@@ -406,6 +426,7 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
 
 /// Runs on the first CPU: starts the test, takes part, waits for all CPUs and prints the counts.
 pub fn conduct(zone: &'static Zone<Machine>, cpus: usize) {
+    MOVERS.store((0..cpus).filter(|cpu| cpu % 4 == 1).count(), Ordering::Relaxed);
     // Release: pairs with Acquire in join.
     CPUS.store(cpus, Ordering::Release);
     join(zone);
@@ -446,18 +467,22 @@ pub fn join(zone: &'static Zone<Machine>) {
         process(zone, me, ROUNDS / processes);
         QUIET.fetch_add(1, Ordering::Relaxed);
     } else {
-        let mut n = me;
-        for _ in 0..ACTIONS / cpus {
-            if QUIET.load(Ordering::Relaxed) == processes {
-                break;
-            }
+        let (mut n, mut left) = (me, ACTIONS / cpus);
+        while left > 0 && QUIET.load(Ordering::Relaxed) < processes {
             n = n.wrapping_mul(25) + 7;
             let (space, place) = (&SPACES[(n >> 8) % (2 * cpus)], (n >> 4) % PLACES);
+            if space.page(place).is_none() {
+                continue;
+            }
+            left -= 1;
             if me % 4 == 1 {
                 migrate(zone, space, place);
             } else if let Some(pin) = pin(zone, space, place) {
                 assert_eq!(pin.page.owner_data() as usize % PLACES, place, "of another place");
             }
+        }
+        if me % 4 == 1 {
+            MOVERS.fetch_sub(1, Ordering::Relaxed);
         }
     }
     // Release: pairs with Acquire in conduct.
