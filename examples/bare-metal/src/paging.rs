@@ -38,7 +38,7 @@ const BIAS: u32 = 1024;
 const ROUNDS: usize = if tables::BROADCASTS { 160 } else { 600 };
 /// The number of attempts to migrate or to pin a mapped page by all CPUs that do nothing else: a
 /// virtual machine may have fewer processors than CPUs.
-const ACTIONS: usize = 64 * ROUNDS;
+const ACTIONS: usize = 20 * ROUNDS;
 const WORDS: usize = FRAME_SIZE / 8;
 /// The first word of the half of a page that devices write.
 const DEVICE: usize = WORDS / 2;
@@ -82,7 +82,7 @@ fn table(pfn: Pfn) -> &'static Table {
 }
 
 struct Space {
-    /// What a CPU loads to use the tables; 0 without any.
+    /// The root that a CPU loads to use the tables; 0 without any.
     root: AtomicU64,
     /// The frame of the last table, with the entries of the pages; 0 without one.
     last: AtomicU64,
@@ -156,8 +156,8 @@ impl Space {
         }
     }
 
-    /// Changes an entry that a TLB may contain, under the lock. No TLB has the old entry afterwards,
-    /// and none had both at any time.
+    /// Changes an entry that a TLB may contain, under the lock. No TLB has the old entry
+    /// afterwards, and none had both at any time.
     fn replace(&self, at: &AtomicU64, place: usize, entry: u64) {
         at.store(0, Ordering::Relaxed);
         tables::invalidate(self.root.load(Ordering::Relaxed), address(place));
@@ -316,8 +316,9 @@ fn pin(zone: &'static Zone<Machine>, space: &Space, place: usize) -> Option<Pin>
     })
 }
 
-/// Returns the entry of a page that this CPU moves, apart from [`WAS_WRITABLE`]. With the CPU's number:
-/// another one may try to move the same page, and each has the references of some entries then.
+/// Returns the entry of a page that this CPU moves, apart from [`WAS_WRITABLE`]. It has the CPU's
+/// number: another one may try to move the same page, and each has the references of some entries
+/// then.
 fn moving(id: u64) -> u64 {
     (machine::cpu() as u64) << 52 | id << 12 | MOVING
 }
@@ -378,7 +379,7 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
     let mut written = [(0, 0); PLACES];
     for round in 0..rounds {
         let value = |n: usize| ((me * rounds + round) * 64 + n + 1) as u64;
-        // Twice: in between another CPU moves a page whose entry this CPU has used.
+        // Twice: in between another CPU moves a page, after this CPU has used its entry.
         for n in 0..2 * PLACES {
             if n == PLACES {
                 parent.wait_for_a_move();
