@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The exit status of a guest whose tests all passed.
+/// The exit status of a guest in which all tests passed.
 const PASSED: i32 = 33;
 
 /// A guest that hangs is killed after this time. A run takes a few seconds.

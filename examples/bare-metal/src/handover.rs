@@ -35,8 +35,8 @@ pub struct Early {
 }
 
 impl Early {
-    /// Returns an allocator over the memory after the kernel, up to the end of its map range, as
-    /// far as the boot code has mapped it.
+    /// Returns an allocator over the memory after the kernel, up to the end of its map range or to
+    /// a part that is in use, as far as the boot code has mapped it.
     ///
     /// # Panics
     ///
@@ -47,7 +47,9 @@ impl Early {
             .memory()
             .find(|range| range.contains(&(start as u64)))
             .expect("the map contains the memory of the kernel");
-        Self { left: start..range.end.min(boot::MAPPED) as usize }
+        let reserved = firmware.reserved().map(|range| range.start);
+        let next = reserved.filter(|&reserved| reserved >= start as u64).min().unwrap_or(u64::MAX);
+        Self { left: start..range.end.min(boot::MAPPED).min(next) as usize }
     }
 
     /// Returns memory of this layout, which is never freed. Its contents are arbitrary.
@@ -94,7 +96,7 @@ impl Early {
         let bytes = ptr::with_exposed_provenance_mut(start);
         // SAFETY: the metadata has the layout of a zone of at least these frames, is used only
         // here, and may hold anything. The identity map covers every frame of the map, and the map
-        // has no frame that the kernel or the firmware's tables use.
+        // has no frame that the kernel uses or the firmware reserves.
         let zone = unsafe { Zone::from_map(metadata, MemmapMemory::Garbage, &map, bytes, &[]) };
         // SAFETY: `take` returned memory of this layout, once; the identity map covers it.
         unsafe { place.write(zone) };
@@ -106,7 +108,7 @@ impl Early {
     }
 }
 
-/// Returns the ranges in an array whose other elements are empty, and their number.
+/// Returns the ranges in an array, and their number. All other elements are empty.
 ///
 /// # Panics
 ///

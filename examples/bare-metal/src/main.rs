@@ -7,8 +7,9 @@
 //!    └────▶ run_other ────────────────────────────────────────────────────────▲ (other CPUs)
 //! ```
 //!
-//! `platform.rs` is all that folio-frames needs from its environment. The kernel has no interrupts,
-//! so its locks do not disable them, and no way to sleep.
+//! `arch` is what differs by processor. `platform.rs` is all that folio-frames needs from its
+//! environment. The kernel has no interrupts, so its locks do not disable them, and no way to
+//! sleep.
 
 #![no_std]
 #![no_main]

@@ -36,9 +36,9 @@ const BASE: usize = 1 << 39;
 const BIAS: u32 = 1024;
 /// The number of rounds of all processes together. QEMU stops all virtual CPUs for a broadcast.
 const ROUNDS: usize = if tables::BROADCASTS { 160 } else { 600 };
-/// The number of attempts to migrate or to pin a page by all CPUs that do nothing else: a virtual
-/// machine may have fewer processors than CPUs.
-const ACTIONS: usize = 64 * ROUNDS;
+/// The number of attempts to migrate or to pin a mapped page by all CPUs that do nothing else: a
+/// virtual machine may have fewer processors than CPUs.
+const ACTIONS: usize = 20 * ROUNDS;
 const WORDS: usize = FRAME_SIZE / 8;
 /// The first word of the half of a page that devices write.
 const DEVICE: usize = WORDS / 2;
@@ -51,6 +51,8 @@ static SPACES: [Space; 2 * MAX_CPUS] = [const { Space::new() }; 2 * MAX_CPUS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Number of CPUs that take part; 0 until the test begins.
 static CPUS: AtomicUsize = AtomicUsize::new(0);
+/// Number of CPUs that still migrate pages of others.
+static MOVERS: AtomicUsize = AtomicUsize::new(0);
 static QUIET: AtomicUsize = AtomicUsize::new(0);
 static FINISHED: AtomicUsize = AtomicUsize::new(0);
 
@@ -80,7 +82,7 @@ fn table(pfn: Pfn) -> &'static Table {
 }
 
 struct Space {
-    /// What a CPU loads to use the tables; 0 without any.
+    /// The root that a CPU loads to use the tables; 0 without any.
     root: AtomicU64,
     /// The frame of the last table, with the entries of the pages; 0 without one.
     last: AtomicU64,
@@ -134,6 +136,12 @@ impl Space {
             .then(|| &table(Pfn::new(self.last.load(Ordering::Relaxed)))[place])
     }
 
+    /// Returns the page that is mapped at a place. It may be another one as soon as this returns.
+    fn page(&self, place: usize) -> Option<Pfn> {
+        let entry = self.entry(place)?.load(Ordering::Relaxed);
+        is_present(entry).then(|| pfn_of(entry))
+    }
+
     /// Returns the lock and the entry, as soon as no migration has the page.
     fn settled(&self, place: usize) -> (Guard<'_>, &'static AtomicU64, u64) {
         loop {
@@ -148,8 +156,8 @@ impl Space {
         }
     }
 
-    /// Changes an entry that a TLB may contain, under the lock. No TLB has the old entry afterwards,
-    /// and none had both at any time.
+    /// Changes an entry that a TLB may contain, under the lock. No TLB has the old entry
+    /// afterwards, and none had both at any time.
     fn replace(&self, at: &AtomicU64, place: usize, entry: u64) {
         at.store(0, Ordering::Relaxed);
         tables::invalidate(self.root.load(Ordering::Relaxed), address(place));
@@ -226,6 +234,16 @@ impl Space {
         self.replace(at, place, tables::page(pfn, true));
     }
 
+    /// Waits until an entry changes, or no other CPU moves pages any more.
+    fn wait_for_a_move(&self) {
+        let entries: [_; PLACES] = array::from_fn(|place| self.entry(place).expect("tables"));
+        let all = || entries.map(|at| at.load(Ordering::Relaxed));
+        let before = all();
+        while MOVERS.load(Ordering::Relaxed) > 0 && all() == before {
+            machine::pause();
+        }
+    }
+
     fn unmap(&self, zone: &'static Zone<Machine>, place: usize) {
         let (_guard, at, entry) = self.settled(place);
         if entry != 0 {
@@ -298,8 +316,9 @@ fn pin(zone: &'static Zone<Machine>, space: &Space, place: usize) -> Option<Pin>
     })
 }
 
-/// Returns the entry of a page that this CPU moves, apart from [`WAS_WRITABLE`]. With the CPU's number:
-/// another one may try to move the same page, and each has the references of some entries then.
+/// Returns the entry of a page that this CPU moves, apart from [`WAS_WRITABLE`]. It has the CPU's
+/// number: another one may try to move the same page, and each has the references of some entries
+/// then.
 fn moving(id: u64) -> u64 {
     (machine::cpu() as u64) << 52 | id << 12 | MOVING
 }
@@ -345,9 +364,8 @@ impl Owner<Machine> for Mapped {
 }
 
 fn migrate(zone: &'static Zone<Machine>, space: &Space, place: usize) {
-    let Some(at) = space.entry(place) else { return };
-    let entry = at.load(Ordering::Relaxed);
-    if is_present(entry) && folio_frames::migrate(zone, pfn_of(entry), &Mapped(zone)).is_ok() {
+    let Some(pfn) = space.page(place) else { return };
+    if folio_frames::migrate(zone, pfn, &Mapped(zone)).is_ok() {
         count(&MIGRATED);
     }
 }
@@ -361,8 +379,11 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
     let mut written = [(0, 0); PLACES];
     for round in 0..rounds {
         let value = |n: usize| ((me * rounds + round) * 64 + n + 1) as u64;
-        // Twice: another CPU may move a page after this CPU has used its entry.
+        // Twice: in between another CPU moves a page, after this CPU has used its entry.
         for n in 0..2 * PLACES {
+            if n == PLACES {
+                parent.wait_for_a_move();
+            }
             parent.write(zone, n % PLACES, 0, value(n));
             written[n % PLACES].0 = value(n);
         }
@@ -406,6 +427,7 @@ fn process(zone: &'static Zone<Machine>, me: usize, rounds: usize) {
 
 /// Runs on the first CPU: starts the test, takes part, waits for all CPUs and prints the counts.
 pub fn conduct(zone: &'static Zone<Machine>, cpus: usize) {
+    MOVERS.store((0..cpus).filter(|cpu| cpu % 4 == 1).count(), Ordering::Relaxed);
     // Release: pairs with Acquire in join.
     CPUS.store(cpus, Ordering::Release);
     join(zone);
@@ -446,18 +468,22 @@ pub fn join(zone: &'static Zone<Machine>) {
         process(zone, me, ROUNDS / processes);
         QUIET.fetch_add(1, Ordering::Relaxed);
     } else {
-        let mut n = me;
-        for _ in 0..ACTIONS / cpus {
-            if QUIET.load(Ordering::Relaxed) == processes {
-                break;
-            }
+        let (mut n, mut left) = (me, ACTIONS / cpus);
+        while left > 0 && QUIET.load(Ordering::Relaxed) < processes {
             n = n.wrapping_mul(25) + 7;
             let (space, place) = (&SPACES[(n >> 8) % (2 * cpus)], (n >> 4) % PLACES);
+            if space.page(place).is_none() {
+                continue;
+            }
+            left -= 1;
             if me % 4 == 1 {
                 migrate(zone, space, place);
             } else if let Some(pin) = pin(zone, space, place) {
                 assert_eq!(pin.page.owner_data() as usize % PLACES, place, "of another place");
             }
+        }
+        if me % 4 == 1 {
+            MOVERS.fetch_sub(1, Ordering::Relaxed);
         }
     }
     // Release: pairs with Acquire in conduct.

@@ -1,5 +1,5 @@
-//! The platform of a bare machine: a spin lock, CPU numbers from a register, waiting by spinning. A room of
-//! unsafe code: the promise of `RawMutex`.
+//! The platform of a bare machine: a spin lock, CPU numbers from a register, waiting by spinning. A
+//! room of unsafe code: the promise of `RawMutex`.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 

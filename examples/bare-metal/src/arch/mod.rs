@@ -1,4 +1,4 @@
-//! What differs by processor. The folder of each has the same modules with the same names:
+//! The code that differs by processor. Each processor's folder has the same modules:
 //!
 //! - `boot`: starts CPUs on a stack, and maps the memory.
 //! - `firmware`: reads the map of usable memory and the list of CPUs.

@@ -21,7 +21,7 @@ static ZONE: AtomicPtr<Zone<Machine>> = AtomicPtr::new(ptr::null_mut());
 unsafe extern "C" {
     static start_other: u8;
     static kernel_end: u8;
-    /// The table of `boot.s` whose entries are of 1 GiB.
+    /// The table that `boot.s` made. Its entries are of 1 GiB.
     static gibibytes: [AtomicU64; 512];
 }
 

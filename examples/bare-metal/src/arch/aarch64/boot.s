@@ -1,6 +1,7 @@
-// Brings a CPU from the state that the firmware leaves it in (exception level 2 or 1, MMU and caches
-// off) to exception level 1 with the MMU on, and calls Rust. At level 3, without firmware, the CPU
-// stops. No memory is written before the MMU is on: it would not be coherent with the caches.
+// Brings a CPU from the state that the firmware leaves it in (exception level 2 or 1, MMU and
+// caches off) to exception level 1 with the MMU on, and calls Rust. At level 3, without firmware,
+// the CPU stops. No memory is written before the MMU is on: it would not be coherent with the
+// caches.
 
 // The first CPU: x0 the address of the device tree, or 0.
     .section .text.boot, "ax"

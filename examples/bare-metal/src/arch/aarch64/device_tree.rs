@@ -13,7 +13,7 @@ const HEADER: usize = 40;
 /// The length of its beginning, which contains the length of the tree.
 pub const BEGINNING: usize = 8;
 
-/// What the structure of a tree consists of.
+/// A piece of the structure of a tree.
 enum Token<'a> {
     BeginNode { name: &'a [u8] },
     EndNode,

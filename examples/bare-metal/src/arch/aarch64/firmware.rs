@@ -12,7 +12,7 @@ use super::machine;
 
 /// A CPU that can be started.
 pub struct Cpu {
-    /// What identifies it: the affinity in its register MPIDR.
+    /// The affinity in its register MPIDR, which identifies it.
     pub id: u64,
     /// The way to call the firmware.
     pub conduit: Conduit,

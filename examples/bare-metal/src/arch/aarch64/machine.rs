@@ -86,7 +86,7 @@ pub fn cpu() -> usize {
     number
 }
 
-/// Returns what identifies this CPU in the device tree and in PSCI.
+/// Returns the number of this CPU in the device tree and in PSCI.
 pub fn cpu_id() -> u64 {
     /// The four levels of affinity.
     const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -105,8 +105,8 @@ pub fn start_cpu(cpu: &Cpu, entry: u64, argument: u64) -> i64 {
     macro_rules! call {
         ($instruction:literal) => {{
             let result;
-            // SAFETY: the CPU runs the code at `entry` on the stack that `argument` points to, which
-            // the caller has given to it. The barrier makes earlier writes visible to it.
+            // SAFETY: the CPU runs the code at `entry` on the stack that `argument` points to; the
+            // caller has given it away. The barrier makes earlier writes visible to the CPU.
             unsafe {
                 asm!(
                     "dsb ishst",

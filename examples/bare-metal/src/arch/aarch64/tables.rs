@@ -90,8 +90,8 @@ pub fn publish() {
     unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Removes the entry of an address in the tables of `root` from the TLBs of all CPUs. The caller has
-/// removed it from the tables. Returns as soon as no CPU uses it any more.
+/// Removes the entry of an address in the tables of `root` from the TLBs of all CPUs. The caller
+/// has removed it from the tables. Returns as soon as no CPU uses it any more.
 pub fn invalidate(root: u64, address: usize) {
     let operand = root >> NUMBER << NUMBER | address as u64 >> 12;
     // SAFETY: a TLB without an entry reads the tables again.

@@ -89,8 +89,8 @@ fn place_trampoline() {
     unsafe { ptr::copy_nonoverlapping(from, to, len) };
 }
 
-/// Starts a CPU on the stack that ends at `stack_end`. The CPU reads its stack and argument while it
-/// starts, so start the next CPU only after this one has arrived.
+/// Starts a CPU on the stack that ends at `stack_end`. The CPU reads its stack and argument while
+/// it starts, so start the next CPU only after this one has arrived.
 ///
 /// # Panics
 ///

@@ -62,6 +62,6 @@ pub fn load(root: u64) -> u64 {
     before
 }
 
-/// Does nothing: [`load`] has emptied the TLB of each CPU that used the tables of `root`. Where it is
-/// a broadcast, TLBs keep the entry of an address until this call.
+/// Does nothing: [`load`] has emptied the TLB of each CPU that used the tables of `root`. On a
+/// processor with broadcasts, TLBs keep the entry of an address until this call.
 pub fn invalidate(_root: u64, _address: usize) {}
