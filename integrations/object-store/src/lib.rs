@@ -56,6 +56,8 @@ impl Server {
         Self::start(move |listener, counters| async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
+                // Otherwise the last piece of an answer may wait 40 ms for the client.
+                let _ = stream.set_nodelay(true);
                 let (service, counters) = (service.clone(), Arc::clone(&counters));
                 let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
                     let (service, counters) = (service.clone(), Arc::clone(&counters));
@@ -93,6 +95,8 @@ impl Server {
         Self::start(move |listener, counters| async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
+                // Otherwise the last piece of an answer may wait 40 ms for the client.
+                let _ = stream.set_nodelay(true);
                 let (handler, counters) = (handler.clone(), Arc::clone(&counters));
                 let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
                     counters.request(request.method(), request.uri());
