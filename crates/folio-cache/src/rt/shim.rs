@@ -94,7 +94,8 @@ pub(crate) fn lock_for<T>(mutex: &Mutex<T>, _: Duration) -> Option<MutexGuard<'_
     Some(mutex.lock())
 }
 
-/// The looks at a lock before a thread sleeps for it, some 10 us, and the pauses before each.
+/// The looks at a lock before a thread sleeps for it, and the pauses before each: 15 to 60 us, by
+/// the processor.
 #[cfg(not(shuttle))]
 const LOOKS: u32 = 128;
 #[cfg(not(shuttle))]

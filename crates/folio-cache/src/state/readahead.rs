@@ -161,7 +161,7 @@ impl Readahead {
     }
 
     /// Records a miss like [`missed`](Self::missed), with the pages of one request at most. If it
-    /// is lone, no lock is taken. `file` is the number of the file in `lone_misses`.
+    /// is lone, no lock is taken.
     pub(crate) fn missed_unless_lone(
         &self,
         lone_misses: &LoneMisses,
