@@ -352,9 +352,7 @@ fn futures_dropped_at_any_moment_leave_nothing() {
         }
     });
     // Readahead has no waiter: what it requested last may be in flight for a moment.
-    let begun = Instant::now();
-    while distant.in_flight() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "a request stays in flight");
+    for _ in (0..30_000).take_while(|_| distant.in_flight() > 0) {
         thread::sleep(Duration::from_millis(1));
     }
     // All permits are back: as many requests as the backing allows go out at once.
