@@ -35,8 +35,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let text = format!(
-        "# DataFusion and Ballista over folio\n\nWritten by `cargo x engines --save` {}. Both \
-         passed in `integrations/`. The times\ninclude what had to be built.\n\n{report}",
+        "# DataFusion and Ballista over folio\n\nWritten by `cargo x engines --save` {}.\nBoth \
+         passed in `integrations/`. The times include what had to be built.\n\n{report}",
         commit_and_day()
     );
     fs::write(root().join(RESULTS), text)
