@@ -112,7 +112,8 @@ pub(crate) fn read_cached<S: Scheme>(
         }
         done += n;
     }
-    // The loads that follow come after the copies: each ends with an Acquire fence.
+    // The loads that follow come after the copies: each ends with an Acquire fence. A copy with a
+    // reference needs them only after its lookup, which adds with Acquire: the bytes stay.
     let is_same = mapping.is_untruncated(len, epoch) && mapping.known_len() == Some(len);
     is_same.then_some(done)
 }
