@@ -191,6 +191,11 @@ pub(crate) const BUGS: [Bug; 61] = [
         caught_by: &[Check::Shuttle, Check::Frames],
     },
     Bug {
+        name: "spare-leaf-forgotten",
+        breaks: "the memory of a leaf is given back after it was opened again",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
         name: "closed-slot-filled",
         breaks: "a slot without memory takes a page, which is lost",
         caught_by: &[Check::Frames, Check::Shuttle],

@@ -24,6 +24,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/index/lock.rs",
     "crates/folio-frames/src/os/lazy_range.rs",
     "crates/folio-frames/src/os/retire.rs",
+    "crates/folio-frames/src/os/leaf_memory.rs",
     "crates/folio-frames/src/os/slot_space.rs",
     "crates/folio-frames/src/os/stepped_space.rs",
     "crates/folio-frames/src/index/optimistic.rs",

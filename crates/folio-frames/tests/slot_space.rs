@@ -124,6 +124,51 @@ fn only_open_leaves_are_resident() {
 }
 
 #[test]
+fn closed_leaves_keep_their_memory_within_the_bound() {
+    const LEAVES: usize = 800;
+    let space = SlotSpace::<UserSpace>::new();
+    let range = space.reserve(LEAVES * LEAF).unwrap();
+    (0..LEAVES).for_each(|leaf| range.lock().open(leaf, 0));
+    let all = space.resident_bytes();
+    let mut times_given_back = 0;
+    for leaf in 0..LEAVES {
+        let (before, bound) = (space.resident_bytes(), space.max_resident_bytes());
+        assert!(range.lock().close(leaf));
+        let now = space.resident_bytes();
+        assert!(now <= bound, "{now} bytes after {leaf}, at most {bound}");
+        assert!(space.max_resident_bytes() <= bound);
+        times_given_back += usize::from(now < before);
+        if leaf < 64 {
+            assert_eq!(now, all, "leaf {leaf} waits for others");
+        }
+    }
+    assert!(times_given_back >= LEAVES / 65, "{times_given_back} times");
+    assert_eq!(space.resident_bytes(), 0);
+}
+
+/// Seeded bug: `spare-leaf-forgotten`.
+#[test]
+fn a_leaf_that_is_opened_again_keeps_what_it_gets() {
+    let arena = Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
+    let zone = arena.zone();
+    let space = SlotSpace::<UserSpace>::new();
+    let range = space.reserve(128 * LEAF).unwrap();
+    (0..128).for_each(|leaf| range.lock().open(leaf, 0));
+    assert!(range.lock().close(7));
+    range.lock().open(7, 0);
+    assert!(install(zone, &range, 7 * LEAF + 3));
+    let before = space.resident_bytes();
+    for leaf in 20..60 {
+        assert!(range.lock().close(leaf));
+    }
+    assert!(space.resident_bytes() < before, "some were given back");
+    assert!(range.get(7 * LEAF + 3).unwrap().pfn(zone).is_some());
+    remove(zone, &range, 7 * LEAF + 3);
+    zone.drain();
+    assert_eq!(zone.stats().free_frames, zone.stats().online_frames);
+}
+
+#[test]
 fn addresses_are_used_again_and_zeroed() {
     let arena = Arena::<UserSpace>::new(4 << 20, &[]).unwrap();
     let zone = arena.zone();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
+use smallvec::SmallVec;
 
 use crate::backing::error::error;
 use crate::memory::evict;
@@ -156,17 +157,13 @@ fn empty_a_leaf<S: Scheme>(shared: &Shared<S>, even_hot: bool) -> bool {
 fn empty_leaf<S: Scheme>(shared: &Shared<S>, owner: LeafOwner, even_hot: bool) -> bool {
     // No lock is held when the mapping, perhaps its last reference, is dropped here.
     let Some(mapping) = shared.registry.by_id(owner.mapping) else { return false };
-    let slots = || {
-        let pages = (owner.first..=u32::MAX).take(LEAF);
-        let slots = pages.filter_map(|page| Some((page, mapping.index.get(page)?)));
-        slots.filter(|(_, slot)| !slot.is_empty())
-    };
+    let pages: SmallVec<[_; MAX_EVICTED]> = mapping.index.pages_of_leaf(owner.first).collect();
     let is_cold = |slot: &Slot<S>| {
         slot.pfn(mapping.zone()).is_none_or(|pfn| frames_view::is_cold(&mapping, pfn))
     };
-    let may_go = || slots().nth(MAX_EVICTED).is_none() && slots().all(|(_, slot)| is_cold(slot));
+    let may_go = || pages.len() <= MAX_EVICTED && pages.iter().all(|(_, slot)| is_cold(slot));
     let is_emptied = (even_hot || may_go())
-        && slots().all(|(page, slot)| evict::evict_page(&mapping, slot, page));
+        && pages.iter().all(|&(page, slot)| evict::evict_page(&mapping, slot, page));
     if is_emptied {
         mapping.give_back_leaf(owner.first + (LEAF as u32 - 1));
     }

@@ -176,6 +176,9 @@ impl<S: Scheme> Index<S> {
             None => self.reserve(page, pages, room)?,
         };
         let leaf = slot / LEAF;
+        if room.leaves.has_room(room.limit) {
+            range.prepare(leaf);
+        }
         let mut leaves = range.lock();
         if !leaves.is_open(leaf) {
             if !room.leaves.has_room(room.limit) {
@@ -233,6 +236,15 @@ impl<S: Scheme> Index<S> {
         if !has_pages(leaves, owner, range, slot) {
             range.lock().close(slot / LEAF);
         }
+    }
+
+    /// Returns the pages in the leaf that begins with a page, each with its slot.
+    pub(crate) fn pages_of_leaf(&self, first: u32) -> impl Iterator<Item = (u32, &Slot<S>)> {
+        // The first pages of a file have no slot in a leaf.
+        let last = self.place(first + (LEAF as u32 - 1));
+        let slots = last.map(|(range, slot)| range.slots_from(slot - slot % LEAF, LEAF));
+        let pages = (first..).zip(slots.into_iter().flatten());
+        pages.filter(|(_, slot)| !slot.is_empty())
     }
 
     /// Calls `visit` with each slot of a range of pages that is not closed, and closes each leaf

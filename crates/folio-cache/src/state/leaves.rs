@@ -127,7 +127,8 @@ impl<S: Scheme> Leaves<S> {
     /// Returns `true` if a leaf, and the page of the system's tables that it may need, keep all
     /// indexes below a limit.
     pub(crate) fn has_room(&self, limit: usize) -> bool {
-        self.bytes() + 2 * LEAF_BYTES <= limit
+        let others = self.others.load(Ordering::Relaxed);
+        self.space.max_resident_bytes() + others + 2 * LEAF_BYTES <= limit
     }
 
     /// Returns the next open leaf, in a round through all. Returns `None` if none is open.

@@ -38,6 +38,13 @@ pub(crate) fn leaf_closed_in_use() -> bool {
     broken!("leaf-closed-in-use")
 }
 
+/// A spare leaf that is opened is given back with the others.
+#[cfg(feature = "std")]
+#[inline(always)]
+pub(crate) fn spare_leaf_forgotten() -> bool {
+    broken!("spare-leaf-forgotten")
+}
+
 /// A closed slot takes a folio.
 #[inline(always)]
 pub(crate) fn closed_slot_filled() -> bool {

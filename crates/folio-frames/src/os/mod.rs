@@ -5,6 +5,8 @@ pub(crate) mod arena;
 #[cfg(feature = "std")]
 pub(crate) mod lazy_range;
 #[cfg(feature = "std")]
+pub(crate) mod leaf_memory;
+#[cfg(feature = "std")]
 pub(crate) mod retire;
 #[cfg(feature = "std")]
 pub(crate) mod slot_space;

@@ -7,12 +7,11 @@
 //!  leaf     512 slots, a page of memory: all open, or all closed
 //! ```
 //!
-//! A closed slot is all zeroes, as fresh memory is (`closed.rs`). So the memory of a closed leaf is
-//! given back, and a thread that looks at it still finds empty slots. When the last leaf of a group
-//! is closed, the group is mapped anew, which frees the table of the system as well. (A
-//! compare-and-swap that comes too late fails, and may leave a page of zeroes until then.)
+//! A closed slot is all zeroes, as fresh memory is (`closed.rs`). So the memory of a closed leaf can
+//! be given back, and a thread that looks at it still finds empty slots. `leaf_memory.rs` says when.
+//! (A compare-and-swap that comes too late fails, and may leave a page of zeroes until then.)
 //!
-//! The unsafe code here maps the memory, gives it back, and shows it as slots.
+//! The unsafe code here maps the addresses, and shows them as slots.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -20,13 +19,12 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::vec::Vec;
 
 use parking_lot::Mutex;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{mmap_anonymous, munmap};
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::platform::Platform;
@@ -34,17 +32,10 @@ use crate::base::seeded_bugs::{leaf_closed_in_use, leaf_version_forgotten};
 use crate::index::closed::Versions;
 use crate::index::entry::FIRST_VERSION;
 use crate::index::slot::Slot;
-
-/// The number of slots in a leaf, which is a page of memory. Few for shuttle, which plays each
-/// step; it gives no memory back.
-const LEAF: usize = if cfg!(shuttle) { 4 } else { FRAME_SIZE / size_of::<u64>() };
-
-const LEAF_BYTES: usize = LEAF * size_of::<u64>();
-
-/// The number of leaves that one table of the system maps.
-const GROUP: usize = 512;
-
-const GROUP_BYTES: usize = GROUP * LEAF_BYTES;
+use crate::os::leaf_memory::{
+    Address, FLAGS, GROUP_BYTES, LEAF, LEAF_BYTES, LeafMemory, PROTECTION, forbid_huge_pages,
+    max_spares,
+};
 
 /// The bytes of addresses of the first span. Each later one has at least as many as all before.
 const MIN_SPAN: usize = 256 << 20;
@@ -58,7 +49,8 @@ pub struct SlotSpace<P: Platform> {
 struct Inner {
     state: Mutex<State>,
     /// The bytes of open leaves, and of the tables of the system that map them.
-    resident: AtomicUsize,
+    open_bytes: AtomicUsize,
+    spare_bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -66,21 +58,14 @@ struct State {
     spans: Vec<Span>,
     /// Unused ranges by the binary logarithm of their leaves. All their bytes are zeroes.
     unused: Vec<Vec<Address>>,
-    /// The tags of the open leaves, by number.
-    open: BTreeMap<usize, u64>,
+    memory: LeafMemory,
 }
-
-/// The first byte of a leaf.
-#[derive(Clone, Copy)]
-struct Address(NonNull<u8>);
-
-// SAFETY: an address. What is there are slots, which any thread may use.
-unsafe impl Send for Address {}
 
 impl<P: Platform> SlotSpace<P> {
     /// Returns a space without any addresses. It takes them from the system as they are wanted.
     pub fn new() -> Self {
-        let inner = Inner { state: Mutex::default(), resident: AtomicUsize::new(0) };
+        let [open_bytes, spare_bytes] = [0; 2].map(AtomicUsize::new);
+        let inner = Inner { state: Mutex::default(), open_bytes, spare_bytes };
         Self { inner: Arc::new(inner), platform: PhantomData }
     }
 
@@ -104,11 +89,20 @@ impl<P: Platform> SlotSpace<P> {
         })
     }
 
-    /// Returns the bytes of memory of all open leaves, and of the tables of the system that map
-    /// them.
+    /// Returns the bytes of memory of all leaves, and of the tables of the system that map them. A
+    /// closed leaf may have memory for a while ([`Self::max_resident_bytes`]).
     pub fn resident_bytes(&self) -> usize {
         // Relaxed: only reports and limits depend on it.
-        self.inner.resident.load(Ordering::Relaxed)
+        let open = self.inner.open_bytes.load(Ordering::Relaxed);
+        open + self.inner.spare_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes that [`Self::resident_bytes`] does not exceed until another leaf is
+    /// opened: those of the open leaves, and an eighth more for closed ones, at most 64 pages.
+    pub fn max_resident_bytes(&self) -> usize {
+        // Relaxed: only reports and limits depend on it.
+        let open = self.inner.open_bytes.load(Ordering::Relaxed);
+        open + max_spares(open / FRAME_SIZE) * FRAME_SIZE
     }
 
     /// Returns the first open leaf from a number on, and its tag. The numbers of leaves are those
@@ -165,55 +159,28 @@ impl State {
 }
 
 impl Inner {
-    fn add_resident(&self, bytes: usize) {
-        // Relaxed: only reports and limits depend on it.
-        self.resident.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove_resident(&self, bytes: usize) {
-        self.resident.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// Notes a leaf that is about to be opened.
-    fn enter(&self, leaf: NonNull<u8>, tag: u64) {
-        let mut state = self.state.lock();
-        let (group, _) = group_of(leaf);
-        let is_first = state.open.range(group).next().is_none();
-        state.open.insert(number_of(leaf), tag);
-        self.add_resident(if is_first { 2 } else { 1 } * FRAME_SIZE);
+    fn open(&self, leaf: Address, tag: u64) {
+        self.change(|memory| memory.open(leaf, tag));
     }
 
-    /// Gives the memory of a closed leaf back, which no thread opens meanwhile.
-    fn give_back(&self, leaf: NonNull<u8>) {
-        advise_unneeded(leaf);
+    /// Notes a closed leaf, of which the memory may be given back.
+    fn close(&self, leaf: Address) {
+        self.change(|memory| memory.close(leaf));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LeafMemory)) {
         let mut state = self.state.lock();
-        let (group, first) = group_of(leaf);
-        state.open.remove(&number_of(leaf));
-        let is_last = state.open.range(group).next().is_none();
-        if is_last {
-            // Under the lock: no leaf of the group is opened meanwhile.
-            map_anew(first);
-        }
-        self.remove_resident(if is_last { 2 } else { 1 } * FRAME_SIZE);
+        change(&mut state.memory);
+        // Relaxed: only reports and limits depend on them.
+        self.open_bytes.store(state.memory.open_bytes(), Ordering::Relaxed);
+        self.spare_bytes.store(state.memory.spare_bytes(), Ordering::Relaxed);
     }
 
     /// Returns the first open leaf of these numbers, and its tag.
     fn first_open(&self, leaves: Range<usize>) -> Option<(usize, u64)> {
-        self.state.lock().open.range(leaves).next().map(|(&leaf, &tag)| (leaf, tag))
+        self.state.lock().memory.first_open(leaves)
     }
-}
-
-/// Returns the number of a leaf, which no other leaf of the process has.
-fn number_of(leaf: NonNull<u8>) -> usize {
-    leaf.addr().get() / LEAF_BYTES
-}
-
-/// Returns the numbers of the leaves in the group of a leaf, and the address of the first.
-fn group_of(leaf: NonNull<u8>) -> (Range<usize>, NonNull<u8>) {
-    let within = leaf.addr().get() % GROUP_BYTES;
-    // SAFETY: a span begins and ends with a group, so this stays in it.
-    let first = unsafe { leaf.byte_sub(within) };
-    (number_of(first)..number_of(first) + GROUP, first)
 }
 
 /// Slots at fixed addresses. Each leaf of 512 slots is closed at first.
@@ -227,7 +194,7 @@ fn group_of(leaf: NonNull<u8>) -> (Range<usize>, NonNull<u8>) {
 /// let range = space.reserve(1 << 20)?;
 /// let slot = range.get(700).unwrap();
 ///
-/// // A closed leaf has no memory, and takes no folio.
+/// // A closed leaf needs no memory, and takes no folio.
 /// assert_eq!(space.resident_bytes(), 0);
 /// let folio = slot.install(zone.alloc_frozen(Order::ZERO)?).unwrap_err();
 ///
@@ -299,11 +266,22 @@ impl<P: Platform> SlotRange<P> {
 
     /// Returns the first open leaf of those in `leaves`. Racy.
     pub fn next_open(&self, leaves: Range<usize>) -> Option<usize> {
-        let first = number_of(self.first.cast());
+        let first = Address(self.first.cast()).number();
         let end = self.len / LEAF;
         let found =
             self.inner.first_open(first + leaves.start.min(end)..first + leaves.end.min(end));
         found.map(|(leaf, _)| leaf - first)
+    }
+
+    /// Makes the system give a closed leaf its page, which takes microseconds, before
+    /// [`LockedLeaves::open`] needs it. Call it only for a leaf that is about to be opened: the page
+    /// is counted from then on.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range has no such leaf.
+    pub fn prepare(&self, leaf: usize) {
+        self.leaf(leaf)[0].touch();
     }
 
     /// Takes the right to open and close leaves.
@@ -319,8 +297,8 @@ impl<P: Platform> SlotRange<P> {
         unsafe { slots.as_ref() }
     }
 
-    fn address(&self, leaf: usize) -> NonNull<u8> {
-        NonNull::from(self.leaf(leaf)).cast()
+    fn address(&self, leaf: usize) -> Address {
+        Address(NonNull::from(self.leaf(leaf)).cast())
     }
 }
 
@@ -328,10 +306,10 @@ impl<P: Platform> Drop for SlotRange<P> {
     fn drop(&mut self) {
         // What is left is empty, or holds references that are lost.
         while let Some(leaf) = self.next_open(0..usize::MAX) {
-            let slots = self.address(leaf).cast::<[Slot<P>; LEAF]>();
+            let slots = self.address(leaf).0.cast::<[Slot<P>; LEAF]>();
             // SAFETY: the slots of a leaf, and no other thread has the range any more.
             unsafe { &mut *slots.as_ptr() }.iter_mut().for_each(Slot::clear);
-            self.inner.give_back(self.address(leaf));
+            self.inner.close(self.address(leaf));
         }
         let order = (self.len / LEAF).ilog2() as usize;
         self.inner.state.lock().put(order, Address(self.first.cast()));
@@ -358,14 +336,14 @@ impl<P: Platform> LockedLeaves<'_, P> {
     /// tag.
     pub fn open(&mut self, leaf: usize, tag: u64) {
         if !self.is_open(leaf) {
-            self.range.inner.enter(self.range.address(leaf), tag);
+            self.range.inner.open(self.range.address(leaf), tag);
             let version = if leaf_version_forgotten() { FIRST_VERSION } else { self.owner.version };
             self.range.leaf(leaf).iter().for_each(|slot| slot.open(version));
         }
     }
 
-    /// Closes a leaf if it is open and all its slots are empty, and gives its memory back. Returns
-    /// `true` if it is closed now.
+    /// Closes a leaf if it is open and all its slots are empty. Its memory is given back, now or
+    /// with that of other leaves. Returns `true` if it is closed now.
     ///
     /// A leaf stays open if one of its slots is absent. It also stays open if the page lock of one
     /// of its slots was released 2^25 times more often than that of another.
@@ -392,7 +370,7 @@ impl<P: Platform> LockedLeaves<'_, P> {
             return false;
         };
         self.owner.version = base;
-        self.range.inner.give_back(self.range.address(leaf));
+        self.range.inner.close(self.range.address(leaf));
         true
     }
 }
@@ -429,44 +407,6 @@ impl Drop for Span {
         // SAFETY: this is its own mapping, and all ranges of it are gone.
         let unmapped = unsafe { munmap(self.mapping.0.as_ptr().cast(), self.mapped) };
         debug_assert!(unmapped.is_ok(), "munmap of slots: {unmapped:?}");
-    }
-}
-
-const PROTECTION: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
-const FLAGS: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
-
-/// Keeps the system from making 512 leaves resident for one. If it refuses, they may be.
-fn forbid_huge_pages(first: NonNull<u8>, bytes: usize) {
-    // SAFETY: the advice changes no contents.
-    let _ = unsafe { madvise(first.as_ptr().cast(), bytes, Advice::LinuxNoHugepage) };
-}
-
-/// Gives back the memory of a leaf, which is all zeroes. If the system refuses, it stays.
-fn advise_unneeded(leaf: NonNull<u8>) {
-    // SAFETY: within a span. Its slots are closed and stay so while the caller has the right to
-    // open them: all bytes are zeroes before and after, so no thread can notice.
-    #[cfg(not(shuttle))]
-    let _ = unsafe { madvise(leaf.as_ptr().cast(), LEAF_BYTES, Advice::LinuxDontNeed) };
-    // For the seeded bugs: what was in it is lost.
-    #[cfg(shuttle)]
-    // SAFETY: as above.
-    unsafe {
-        leaf.write_bytes(0, LEAF_BYTES);
-    }
-}
-
-/// Maps a group anew, of which all leaves are closed. If the system refuses, it keeps its table.
-#[cfg_attr(shuttle, expect(unused_variables, reason = "its groups are smaller than a table"))]
-fn map_anew(group: NonNull<u8>) {
-    #[cfg(not(shuttle))]
-    {
-        let (address, fixed) = (group.as_ptr().cast(), FLAGS.union(MapFlags::FIXED));
-        // SAFETY: within a span. All bytes are zeroes before and after, and no thread changes them.
-        // The system puts the new mapping in place of the old one in one step.
-        let mapped = unsafe { mmap_anonymous(address, GROUP_BYTES, PROTECTION, fixed) };
-        if mapped.is_ok() {
-            forbid_huge_pages(group, GROUP_BYTES);
-        }
     }
 }
 
