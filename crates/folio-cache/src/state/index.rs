@@ -177,6 +177,7 @@ impl<S: Scheme> Index<S> {
         };
         let leaf = slot / LEAF;
         if room.leaves.has_room(room.limit) {
+            // Before the lock, as the system takes its time.
             range.prepare(leaf);
         }
         let mut leaves = range.lock();
