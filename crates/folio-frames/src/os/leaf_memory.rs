@@ -128,7 +128,7 @@ impl LeafMemory {
         }
     }
 
-    /// Gives the memory of all spare leaves back. No leaf is opened meanwhile, as that takes `self`.
+    /// Gives the memory of all spare leaves back. No leaf is opened meanwhile: that takes `self`.
     fn give_back(&mut self) {
         give_back_pages(&self.spares);
         for spare in &self.spares {

@@ -7,9 +7,9 @@
 //!  leaf     512 slots, a page of memory: all open, or all closed
 //! ```
 //!
-//! A closed slot is all zeroes, as fresh memory is (`closed.rs`). So the memory of a closed leaf can
-//! be given back, and a thread that looks at it still finds empty slots. `leaf_memory.rs` says when.
-//! (A compare-and-swap that comes too late fails, and may leave a page of zeroes until then.)
+//! A closed slot is all zeroes, as fresh memory is (`closed.rs`). So the memory of a closed leaf
+//! can be given back, and a thread that looks at it still finds empty slots. `leaf_memory.rs` says
+//! when. (A compare-and-swap that comes too late fails, and may leave a page of zeroes until then.)
 //!
 //! The unsafe code here maps the addresses, and shows them as slots.
 
@@ -274,8 +274,8 @@ impl<P: Platform> SlotRange<P> {
     }
 
     /// Makes the system give a closed leaf its page, which takes microseconds, before
-    /// [`LockedLeaves::open`] needs it. Call it only for a leaf that is about to be opened: the page
-    /// is counted from then on.
+    /// [`LockedLeaves::open`] needs it. Call it only for a leaf that is about to be opened: the
+    /// page is counted from then on.
     ///
     /// # Panics
     ///
