@@ -322,11 +322,12 @@ impl<S: Scheme> Sink<S> for Copy<'_, '_> {
         }
     }
 
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) {
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()> {
         let into = &mut self.into[range];
         let end = into.done + bytes.len();
         into.buf[into.done..end].copy_from_slice(&folio.as_slice_from_frame()[bytes]);
         into.done = end;
+        Ok(())
     }
 
     fn failed(&mut self, range: usize, error: io::Error) -> io::Result<()> {

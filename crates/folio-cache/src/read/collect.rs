@@ -23,7 +23,11 @@ pub(crate) trait Sink<S: Scheme> {
     fn begin(&mut self);
 
     /// Takes the next folio of a range, and the bytes of it, counted from its frame on.
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>);
+    ///
+    /// # Errors
+    ///
+    /// One that ends all ranges.
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()>;
 
     /// Takes the error of a range, which ends there.
     ///
@@ -51,7 +55,7 @@ pub(crate) async fn gather<S: Scheme>(
         let mut gather = Gather::new(mapping, how, ranges);
         loop {
             match future::poll_fn(|context| gather.poll_next(context)).await? {
-                Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes),
+                Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes)?,
                 Step::Failed(range, error) => sink.failed(range, error)?,
                 Step::Changed => break,
                 Step::End => return Ok(()),
