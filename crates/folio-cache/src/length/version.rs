@@ -104,7 +104,8 @@ pub(crate) fn changed<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
 
 /// Returns the error of a reader that met a new version each time that it began anew.
 pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
-    let message = format!("{:?} changed again and again while it was read", mapping.key());
+    let key = mapping.key();
+    let message = format!("{key:?} changed or was invalidated again and again while it was read");
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }
 
