@@ -112,7 +112,7 @@ pub(crate) fn open<S: Scheme>(
     shared.check_process()?;
     shared.watch_pressure();
     let key = backing.key();
-    file_room::check(shared)?;
+    file_room::check(shared, Mapping::<S>::BYTES + Remote::<S>::bytes_of(&key))?;
     let remote = Remote::new(key.clone(), Arc::clone(&backing));
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::distant(shared, id, remote);

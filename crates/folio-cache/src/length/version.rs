@@ -72,7 +72,7 @@ impl<S: Scheme> VersionLock<'_, S> {
     /// one is known from then on.
     pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
         refresh::bump_truncate_seq(self.mapping);
-        self.remote.forget_version();
+        self.mapping.forget_version(self.remote);
         let orphans = self.remote.with_any_active(|active| {
             active.learning = Weak::new();
             active.table.clear()
