@@ -236,6 +236,16 @@ pub(crate) const BUGS: [Bug; 62] = [
         caught_by: &[Check::CacheShuttle],
     },
     Bug {
+        name: "sleepers-forgotten",
+        breaks: "the end of the thread for distant stores leaves requests asleep",
+        caught_by: &[Check::Cache("lib")],
+    },
+    Bug {
+        name: "joined-waker-panics",
+        breaks: "a waker that panics keeps the others from being woken",
+        caught_by: &[Check::Cache("foreign_panics")],
+    },
+    Bug {
         name: "permit-not-passed-on",
         breaks: "a permit that comes back is not granted to the next in the queue",
         caught_by: &[Check::CacheShuttle],

@@ -3,16 +3,18 @@
 mod common;
 
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io::{self, BufRead as _, ErrorKind, IoSliceMut, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::slice::from_ref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::assert_nothing_leaked;
+use common::{StopOnDrop, assert_nothing_leaked};
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{
     AsyncBacking as _, Buf as _, Cache, File, Key, Preferences, Read, RemoteVersion, Validator,
@@ -383,4 +385,51 @@ fn a_version_that_was_told_is_compared_whole() {
     cache.open_async_with(distant.clone(), &other).unwrap();
     assert_eq!(file.try_read(&mut [0; 5], 0), None, "the pages left");
     end(&cache, &distant, file);
+}
+
+/// The object never changes, so no read may say that it did.
+#[test]
+fn reads_beside_invalidations_return_the_bytes() {
+    for latency in [0, 100] {
+        let all = bytes(64 * PAGE);
+        let distant = Distant::new(&all).with_latency(Duration::from_micros(latency));
+        let cache = Cache::new(4 << 20).unwrap();
+        let file = cache.open_async(Arc::new(distant)).unwrap();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = StopOnDrop(&is_over);
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    cache.invalidate(&file.key());
+                    thread::sleep(Duration::from_micros(4 * latency));
+                }
+            });
+            for n in 0..1000 {
+                let (offset, len) = (n * 37 % 60 * PAGE, [10, 3 * PAGE][n % 2]);
+                assert!(file.bytes(offset as u64, len).unwrap() == all[offset..offset + len]);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_stream_goes_on_after_an_invalidation_and_not_after_a_change() {
+    let preferences = Preferences::default().request_bytes(16 << 10);
+    let all = bytes(64 * PAGE);
+    let distant = Arc::new(Distant::new(&all).with_preferences(preferences));
+    let file = Cache::new(4 << 20).unwrap().open_async(distant.clone()).unwrap();
+    let mut stream = file.stream(10, u64::MAX);
+    let mut next = || block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+    let mut read = Vec::new();
+    while read.len() < 40 * PAGE {
+        read.extend(next().unwrap().unwrap());
+        file.invalidate();
+    }
+    assert!(read == all[10..10 + read.len()]);
+    // The new version ends before the next piece.
+    distant.replace(&all[..PAGE]);
+    file.invalidate();
+    let error = next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StaleNetworkFileHandle, "{error}");
+    assert!(next().is_none());
 }

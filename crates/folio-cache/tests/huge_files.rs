@@ -185,3 +185,30 @@ impl VersionLen for Memory {
         folio_cache::Backing::version(self).unwrap().len
     }
 }
+
+/// Its pages do not lie together, so its bytes would have to be copied.
+#[test]
+fn a_copy_that_no_memory_can_hold_is_refused() {
+    let (_memory, cache, file) = file_of(END);
+    let rss = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * PAGE as usize
+    };
+    let before = rss();
+    let all = 0..u64::MAX;
+    for (result, what) in [
+        (file.bytes(0, usize::MAX).map(drop), "bytes"),
+        (file.read_ranges(&[0..10, all.clone()]).map(drop), "read_ranges"),
+        (block_on(file.bytes_async(0, usize::MAX)).map(drop), "bytes_async"),
+        (block_on(file.read_ranges_async(&[all])).map(drop), "read_ranges_async"),
+        (file.range(0, usize::MAX).map(drop), "range"),
+    ] {
+        let error = result.err().unwrap_or_else(|| panic!("{what} has 16 TiB"));
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{what}: {error}");
+    }
+    let error = file.bytes(0, usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("17592186044416 bytes") && error.contains("File::stream"), "{error}");
+    assert!(rss() < before + (64 << 20), "{} MiB more are resident", (rss() - before) >> 20);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

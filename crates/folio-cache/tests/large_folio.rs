@@ -242,3 +242,35 @@ fn a_policy_that_panics_loses_no_folio() {
     drop(file);
     assert_nothing_leaked(&cache);
 }
+
+/// A policy that names no page.
+#[derive(Debug)]
+struct NamesNone;
+
+impl Policy for NamesNone {
+    fn name(&self) -> &'static str {
+        "names none"
+    }
+    fn insert(&mut self, _: &dyn Frames, _: u32, _: u64) {}
+    fn pick_victims(&mut self, _: &dyn Frames, _: usize, _: &mut Vec<u32>) {}
+    fn restore(&mut self, _: u32) {}
+    fn moved(&mut self, _: &dyn Frames, _: u32, _: u32) {}
+    fn resize(&mut self, _: u32) {}
+}
+
+/// Its head is in no slot any more.
+#[test]
+fn a_folio_that_lost_its_first_page_is_evicted() {
+    let cache = Cache::builder().capacity(4 << 20).policy(|_| Box::new(NamesNone)).build().unwrap();
+    let bytes = [7; FRAME_SIZE].repeat(PAGES as usize);
+    let file = cache.open_backing(Arc::new(Memory::new(&bytes))).unwrap();
+    let pinned = file.range(0, bytes.len()).unwrap();
+    file.evict(0..2 * FRAME_SIZE as u64);
+    drop(pinned);
+    let left = PAGES as usize - 2;
+    assert_eq!(cache.memory_use().cached_bytes, (left * FRAME_SIZE) as u64);
+    assert_eq!(cache.reclaim(usize::MAX), left);
+    assert_eq!(cache.memory_use().cached_bytes, 0);
+    drop(file);
+    assert_nothing_leaked(&cache);
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use common::assert_nothing_leaked;
-use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::testing::{Call, Distant, DistantFault, Fault, Memory};
 use folio_cache::{
     AsyncBacking, Backing, BoxFuture, Cache, File, FileId, FillBuffer, FillRequest, Key,
     RemoteVersion, Validator, Version,
@@ -223,4 +223,45 @@ fn each_open_gets_an_error_once_and_its_clones_share_it() {
     next.close().unwrap();
     drop((rest, writer));
     assert_nothing_leaked(&cache);
+}
+
+/// Whatever is opened, resident are the capacity and a constant.
+#[test]
+fn long_keys_and_validators_are_paid_from_the_capacity() {
+    const LONG: usize = 4000;
+    let cache = Cache::new(16 * MIB).unwrap();
+    let limit = cache.capacity() / 16 * 13;
+    let object = |n: u32, name: usize| {
+        let key = Key::new("long", [vec![7; name], n.to_le_bytes().to_vec()].concat());
+        let distant = Distant::new(&[7; 10]).with_key(key);
+        let validator = Validator::new(vec![9; LONG]);
+        distant.inject(0, usize::MAX, DistantFault::Validator(validator));
+        Arc::new(distant)
+    };
+    let mut files = Vec::new();
+    let error = loop {
+        match cache.open_async(object(files.len() as u32, 0)) {
+            Ok(file) => files.push(file),
+            Err(error) => break error,
+        }
+        assert_eq!(files[files.len() - 1].read_at(&mut [0; 10], 0).unwrap(), 10);
+        assert!(files.len() * LONG <= limit + LONG, "{} files", files.len());
+    };
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert!(files.len() > limit / (LONG + 1000), "{} files", files.len());
+    let held = cache.file_bytes();
+    files.iter().for_each(File::invalidate);
+    assert!(cache.file_bytes() <= held - files.len() * LONG, "the validators are forgotten");
+    drop(files);
+    // Closed objects leave for those that are opened.
+    for n in 0..300 {
+        let file = cache.open_async(object(n, 100_000)).unwrap();
+        assert_eq!(file.read_at(&mut [0; 10], 0).unwrap(), 10);
+        assert!(cache.file_bytes() <= limit + 2 * LONG, "{} bytes", cache.file_bytes());
+    }
+    let error = cache.open_async(object(0, 14 * MIB)).unwrap_err();
+    assert!(error.to_string().contains("it needs 14"), "{error}");
+    cache.reclaim(usize::MAX);
+    assert_nothing_leaked(&cache);
+    assert_eq!(cache.file_bytes(), 0);
 }

@@ -10,8 +10,9 @@ use std::thread;
 use allocation_counter::measure;
 use bytes::{Buf, Bytes};
 use common::{StopOnDrop, assert_nothing_leaked, file_of, plain};
-use folio_cache::testing::{Call, Fault, Memory};
+use folio_cache::testing::{Call, Distant, Fault, Memory};
 use folio_cache::{Backing, Cache, LocalFile, OpenOptions, RangeHandle};
+use pollster::block_on;
 
 const PAGE: usize = 4096;
 
@@ -228,6 +229,30 @@ fn a_range_longer_than_the_cache_is_refused_and_pins_nothing() {
     assert_eq!(file.range(0, 1 << 20).unwrap().remaining(), 1 << 20);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn empty_ranges_may_begin_anywhere_and_others_not() {
+    let cache = cache();
+    let near = cache.open_backing(Arc::new(Memory::new(b"bytes"))).unwrap();
+    let distant = cache.open_async(Arc::new(Distant::new(b"bytes"))).unwrap();
+    for file in [near, distant] {
+        #[allow(clippy::reversed_empty_ranges, reason = "it is empty as well")]
+        let empty = [u64::MAX..u64::MAX, u64::MAX..0, 1 << 63..1 << 63, 5..5, 9..7];
+        for ranges in [file.read_ranges(&empty), block_on(file.read_ranges_async(&empty))] {
+            assert_eq!(ranges.unwrap(), vec![Bytes::new(); empty.len()]);
+        }
+        assert_eq!(file.read_at(&mut [0; 9], 0).unwrap(), 5);
+        // Its length is known.
+        for offset in [1 << 63, u64::MAX - 1] {
+            let ranges = file.read_ranges(&[0..2, offset..u64::MAX]);
+            assert_eq!(ranges.unwrap_err().kind(), ErrorKind::InvalidInput, "{offset}");
+            let read = file.read_at(&mut [0; 9], offset);
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::InvalidInput, "{offset}");
+            assert_eq!(file.try_read(&mut [0; 9], offset), None);
+            assert_eq!(file.try_bytes(offset, 9), None);
+        }
+    }
 }
 
 /// Each page is filled with its number modulo 100; writers rewrite it with the number plus 0 or

@@ -77,6 +77,7 @@ fn a_file_opened_for_reading_refuses_writes() {
     let refused = [
         file.write_at(b"x", 0).map(drop),
         file.append(b"x").map(drop),
+        file.write_all_at(b"", 0),
         file.set_len(0),
         file.punch_hole(0, 1),
     ];

@@ -112,7 +112,7 @@ pub(crate) fn open<S: Scheme>(
     shared.check_process()?;
     shared.watch_pressure();
     let key = backing.key();
-    file_room::check(shared)?;
+    file_room::check(shared, Mapping::<S>::BYTES + Remote::<S>::bytes_of(&key))?;
     let remote = Remote::new(key.clone(), Arc::clone(&backing));
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::distant(shared, id, remote);
@@ -322,11 +322,12 @@ impl<S: Scheme> Sink<S> for Copy<'_, '_> {
         }
     }
 
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) {
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()> {
         let into = &mut self.into[range];
         let end = into.done + bytes.len();
         into.buf[into.done..end].copy_from_slice(&folio.as_slice_from_frame()[bytes]);
         into.done = end;
+        Ok(())
     }
 
     fn failed(&mut self, range: usize, error: io::Error) -> io::Result<()> {

@@ -83,7 +83,7 @@ impl<S: Scheme> File<S> {
     /// - The error of a fill if only a part of a page is overwritten, and that of writeback if too
     ///   much is dirty.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
+        let mut done = self.write_at(buf, offset)?;
         while done < buf.len() {
             // At least one byte, or an error.
             done += self.write_at(&buf[done..], offset.saturating_add(done as u64))?;

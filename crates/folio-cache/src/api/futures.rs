@@ -57,6 +57,7 @@ impl<S: Scheme> File<S> {
             buf[done..done + range.len()]
                 .copy_from_slice(&folio.as_slice_from_frame()[range.clone()]);
             done += range.len();
+            Ok(())
         });
         // A short count: the next read returns the error.
         match read.await {
@@ -85,6 +86,7 @@ impl<S: Scheme> File<S> {
             FRAME_SIZE - offset as usize % FRAME_SIZE,
             |folio, range| {
                 page = Some(short_handle::page_handle(&self.opened.mapping, offset, folio, &range));
+                Ok(())
             },
         )
         .await?;
@@ -106,7 +108,11 @@ impl<S: Scheme> File<S> {
             return Ok(self.pieces_distant(offset, len, self.how()).await?.finish());
         }
         let mut pieces = range::begin_range(&self.opened.mapping, offset, len);
-        self.for_each_page_async(offset, len, |folio, range| pieces.push(folio, range)).await?;
+        self.for_each_page_async(offset, len, |folio, range| {
+            pieces.push(folio, range);
+            Ok(())
+        })
+        .await?;
         Ok(pieces.finish())
     }
 
@@ -117,7 +123,7 @@ impl<S: Scheme> File<S> {
     ///
     /// - `InvalidInput` if the offset exceeds `i64::MAX`.
     /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
-    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `OutOfMemory` if no page can be evicted, or no memory is left for a copy.
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn bytes_async(&self, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -139,14 +145,14 @@ impl<S: Scheme> File<S> {
         &self,
         offset: u64,
         len: usize,
-        mut each: impl FnMut(FolioRef<S>, Range<usize>),
+        mut each: impl FnMut(FolioRef<S>, Range<usize>) -> io::Result<()>,
     ) -> io::Result<()> {
         coop::passed().await;
         let (mut walk, mut progress) = (Walk::new(offset, len)?, Progress::new());
         while let Some((offset, wanted)) = walk.next() {
             let found = progress.page(&self.opened.mapping, offset, wanted, self.advice).await?;
             if let Some((folio, range)) = walk.pass(&self.opened.mapping, found) {
-                each(folio, range);
+                each(folio, range)?;
             }
         }
         self.passed(offset, len);

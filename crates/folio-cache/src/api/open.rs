@@ -229,7 +229,7 @@ pub(crate) fn open_mapping<S: Scheme>(
     let file_id = backing.file_id();
     let key = file_id.into();
     let version = backing.version()?;
-    file_room::check(shared)?;
+    file_room::check(shared, Mapping::<S>::BYTES)?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, backing, version);
     let to_open = shared.groups.to_open(group)?;

@@ -25,6 +25,8 @@ use folio_ref::{DefaultScheme, Scheme};
 
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join, pin};
+use crate::backing::error::error;
+use crate::memory::limits;
 use crate::memory::short_handle;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::walk;
@@ -254,6 +256,7 @@ impl<S: Scheme> File<S> {
         let mut pieces = begin_range(&self.opened.mapping, offset, len);
         walk::for_each_page(&self.opened.mapping, offset, len, self.advice, |folio, range| {
             pieces.push(folio, range);
+            Ok(())
         })?;
         self.passed(offset, len);
         Ok(pieces.finish())
@@ -276,7 +279,7 @@ impl<S: Scheme> File<S> {
     ///
     /// - `InvalidInput` if the offset exceeds `i64::MAX`.
     /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
-    /// - `OutOfMemory` if no page can be evicted, or the range is longer than what can be pinned.
+    /// - `OutOfMemory` if no page can be evicted, or no memory is left for a copy.
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     #[cfg_attr(feature = "track", track_caller)]
@@ -290,7 +293,7 @@ impl<S: Scheme> File<S> {
         }
         let mut piece = begin_bytes(&self.opened.mapping, offset, len);
         walk::for_each_page(&self.opened.mapping, offset, len, self.advice, |folio, range| {
-            piece.push(folio, range);
+            piece.push(folio, range)
         })?;
         self.passed(offset, len);
         Ok(piece.finish())
@@ -336,6 +339,7 @@ impl<S: Scheme> File<S> {
                     now.copy_from_slice(&bytes[..n]);
                     (buf, bytes) = (later, &bytes[n..]);
                 }
+                Ok(())
             },
         );
         self.passed(offset, done);
@@ -344,10 +348,31 @@ impl<S: Scheme> File<S> {
     }
 }
 
-/// Returns the maximum number of bytes of a range: what the file has of it, and what can be pinned.
-fn most_bytes<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize {
-    let in_file = usize::try_from(mapping.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-    len.min(in_file).min(mapping.shared.capacity())
+/// Returns the number of bytes that the file has of a range.
+fn in_file<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) -> usize {
+    usize::try_from(mapping.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(len)
+}
+
+/// Makes room for a copy of so many bytes. One that is longer than the cache must fit into the
+/// memory of this process.
+///
+/// # Errors
+///
+/// `OutOfMemory` if there is none.
+fn reserve(copy: &mut Vec<u8>, bytes: usize, capacity: usize) -> io::Result<()> {
+    if bytes > capacity && bytes > limits::process_bytes() {
+        return Err(no_memory(bytes));
+    }
+    copy.try_reserve_exact(bytes).map_err(|_| no_memory(bytes))
+}
+
+#[cold]
+fn no_memory(bytes: usize) -> io::Error {
+    let message = format!(
+        "no memory for a copy of {bytes} bytes, whose pages are not adjacent in memory: read them \
+         in parts, or by File::stream"
+    );
+    error(io::ErrorKind::OutOfMemory, message)
 }
 
 /// Returns an empty collection for the pages of a range.
@@ -356,7 +381,9 @@ pub(crate) fn begin_range<S: Scheme>(
     offset: u64,
     len: usize,
 ) -> Pieces<'_, S> {
-    let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
+    // It can have what the file has of it, and what can be pinned.
+    let most = in_file(mapping, offset, len).min(mapping.shared.capacity());
+    let pages = pages_of(offset, most) as usize;
     let held = Vec::with_capacity(pages);
     Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedBytes::default() }
 }
@@ -369,12 +396,12 @@ pub(crate) fn begin_bytes<S: Scheme>(
 ) -> OnePiece<'_, S> {
     OnePiece {
         mapping,
+        wanted: (offset, len),
         held: None,
         start: 0,
         len: 0,
         pinned: PinnedBytes::default(),
         copy: Vec::new(),
-        most: most_bytes(mapping, offset, len),
     }
 }
 
@@ -417,17 +444,23 @@ impl<S: Scheme> Pieces<'_, S> {
 /// Bytes that are being collected: pinned as long as they are one piece, then copied.
 pub(crate) struct OnePiece<'m, S: Scheme> {
     mapping: &'m Mapping<S>,
+    /// The offset and the number of bytes that were asked for.
+    wanted: (u64, usize),
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
     pinned: PinnedBytes,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
-    most: usize,
 }
 
 impl<S: Scheme> OnePiece<'_, S> {
-    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) {
+    /// Adds the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if they must be copied and there is no memory for that.
+    pub(crate) fn push(&mut self, folio: FolioRef<S>, range: Range<usize>) -> io::Result<()> {
         self.pinned = self.pinned.with(&folio);
         let apart = match &mut self.held {
             Some(held) => join(held, folio, &range).err(),
@@ -440,12 +473,16 @@ impl<S: Scheme> OnePiece<'_, S> {
         };
         if let Some(folio) = apart {
             if let Some(held) = self.held.take() {
-                self.copy.reserve_exact(self.most);
+                let all = in_file(self.mapping, self.wanted.0, self.wanted.1);
+                reserve(&mut self.copy, all, self.mapping.shared.capacity())?;
                 self.copy.extend_from_slice(&held.as_slice()[self.start..self.start + self.len]);
             }
+            // It has room, unless the file has grown meanwhile.
+            self.copy.try_reserve(range.len()).map_err(|_| no_memory(self.len + range.len()))?;
             self.copy.extend_from_slice(&folio.as_slice_from_frame()[range.clone()]);
         }
         self.len += range.len();
+        Ok(())
     }
 
     #[cfg_attr(feature = "track", track_caller)]

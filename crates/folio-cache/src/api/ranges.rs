@@ -52,14 +52,16 @@ impl<S: Scheme> File<S> {
     ///
     /// - `InvalidInput` if the start of a range that is not empty exceeds `i64::MAX`.
     /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
-    /// - `OutOfMemory` if no page can be evicted, or the ranges are longer than what can be pinned.
+    /// - `OutOfMemory` if no page can be evicted, or the ranges are longer than what can be
+    ///   pinned and copied.
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
         if self.is_distant() {
             return block_on(self.ranges_distant(ranges, self.blocking()));
         }
-        ranges.iter().map(|range| self.bytes(range.start, len_of(range))).collect()
+        let wanted = ranges.iter().map(wanted);
+        wanted.map(|(offset, len)| self.bytes(offset, len)).collect()
     }
 
     /// Returns the bytes of many ranges like [`read_ranges`](Self::read_ranges), without blocking.
@@ -70,7 +72,8 @@ impl<S: Scheme> File<S> {
     ///
     /// - `InvalidInput` if the start of a range that is not empty exceeds `i64::MAX`.
     /// - `FileTooLarge` if it is 16 TiB or more, and inside the file.
-    /// - `OutOfMemory` if no page can be evicted, or the ranges are longer than what can be pinned.
+    /// - `OutOfMemory` if no page can be evicted, or the ranges are longer than what can be
+    ///   pinned and copied.
     /// - `Unsupported` on a miss in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub async fn read_ranges_async(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
@@ -78,14 +81,14 @@ impl<S: Scheme> File<S> {
             return self.ranges_distant(ranges, self.how()).await;
         }
         let mut bytes = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            bytes.push(self.bytes_async(range.start, len_of(range)).await?);
+        for (offset, len) in ranges.iter().map(wanted) {
+            bytes.push(self.bytes_async(offset, len).await?);
         }
         Ok(bytes)
     }
 
     async fn ranges_distant(&self, ranges: &[Range<u64>], how: How) -> io::Result<Vec<Bytes>> {
-        let ranges: Vec<_> = ranges.iter().map(|range| (range.start, len_of(range))).collect();
+        let ranges: Vec<_> = ranges.iter().map(wanted).collect();
         self.bytes_distant(&ranges, how).await
     }
 
@@ -201,7 +204,7 @@ impl<S: Scheme> File<S> {
         while let Some((at, wanted)) = walk.next() {
             let found = walk::next_page_cached(mapping, at, wanted)?;
             if let Some((folio, range)) = walk.pass(mapping, Some(found)) {
-                piece.push(folio, range);
+                piece.push(folio, range).ok()?;
             }
         }
         let is_same = mapping.is_untruncated(end, epoch) && mapping.known_len().is_some();
@@ -209,8 +212,12 @@ impl<S: Scheme> File<S> {
     }
 }
 
-fn len_of(range: &Range<u64>) -> usize {
-    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
+/// Returns the offset and the number of bytes of a range. An empty one may begin anywhere.
+fn wanted(range: &Range<u64>) -> (u64, usize) {
+    match range.end.checked_sub(range.start) {
+        None | Some(0) => (0, 0),
+        Some(len) => (range.start, usize::try_from(len).unwrap_or(usize::MAX)),
+    }
 }
 
 /// Takes one page.
@@ -221,8 +228,9 @@ impl<S: Scheme> Sink<S> for OnePage<S> {
         self.0 = None;
     }
 
-    fn push(&mut self, _: usize, folio: FolioRef<S>, bytes: Range<usize>) {
+    fn push(&mut self, _: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()> {
         self.0 = Some((folio, bytes));
+        Ok(())
     }
 
     fn failed(&mut self, _: usize, error: io::Error) -> io::Result<()> {
@@ -243,8 +251,9 @@ impl<S: Scheme> Sink<S> for OneRange<'_, S> {
         self.pieces = begin_range(self.mapping, self.offset, self.len);
     }
 
-    fn push(&mut self, _: usize, folio: FolioRef<S>, bytes: Range<usize>) {
+    fn push(&mut self, _: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()> {
         self.pieces.push(folio, bytes);
+        Ok(())
     }
 
     fn failed(&mut self, _: usize, error: io::Error) -> io::Result<()> {
@@ -265,8 +274,8 @@ impl<S: Scheme> Sink<S> for ManyBytes<'_, S> {
         self.pieces = self.ranges.iter().map(begin).collect();
     }
 
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) {
-        self.pieces[range].push(folio, bytes);
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()> {
+        self.pieces[range].push(folio, bytes)
     }
 
     fn failed(&mut self, _: usize, error: io::Error) -> io::Result<()> {

@@ -12,9 +12,11 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
+use crate::backing::remote::RemoteVersion;
 use crate::length::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
+use crate::read::collect::MAX_RESTARTS;
 use crate::read::gather::{Gather, Step};
 use crate::read::request::How;
 use crate::read::walk;
@@ -56,7 +58,10 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
     file: File<S>,
     offset: u64,
     left: u64,
-    has_begun: bool,
+    /// The version of the pieces so far.
+    version: Option<RemoteVersion>,
+    /// The pieces that `gather` returns are of this version.
+    is_checked: bool,
     progress: Progress<S>,
     /// The requests ahead of the reader of a distant object.
     gather: Option<Box<Gather<S>>>,
@@ -79,7 +84,8 @@ impl<S: Scheme> File<S> {
             file: self.clone(),
             offset,
             left: len,
-            has_begun: false,
+            version: None,
+            is_checked: false,
             progress: Progress::new(),
             gather,
         }
@@ -92,33 +98,46 @@ impl<S: Scheme> ByteStream<S> {
         self.offset
     }
 
-    /// Returns the next piece of a distant object. All pieces are of one version.
+    /// Returns the next piece of a distant object. All pieces are of one version: if the object was
+    /// only invalidated, the stream goes on.
     fn poll_distant(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let Some(gather) = &mut self.gather else { return Poll::Ready(None) };
+        let mapping = &self.file.opened.mapping;
+        let mut restarts = 0;
         loop {
-            let (folio, range) = match ready!(gather.poll_next(context))? {
+            let step = ready!(gather.poll_next(context))?;
+            if !self.is_checked && matches!(step, Step::Piece(..) | Step::End) {
+                let version = mapping.known_version();
+                if !gather.is_current() {
+                    continue;
+                }
+                if self.version.is_some() && self.version != version {
+                    return Poll::Ready(Some(Err(version::changed(mapping))));
+                }
+                (self.version, self.is_checked) = (version, true);
+            }
+            let (folio, range) = match step {
                 Step::Piece(_, folio, range) => (folio, range),
                 Step::Failed(_, error) => return Poll::Ready(Some(Err(error))),
                 Step::End => return Poll::Ready(None),
-                Step::Changed if self.has_begun => {
-                    let error = version::changed(&self.file.opened.mapping);
-                    return Poll::Ready(Some(Err(error)));
-                }
                 Step::Changed => {
+                    restarts += 1;
+                    if restarts > MAX_RESTARTS {
+                        return Poll::Ready(Some(Err(version::restless(mapping))));
+                    }
                     let range = (self.offset, usize::try_from(self.left).unwrap_or(usize::MAX));
                     let how = How { pauses: true, ..self.file.how() };
-                    **gather = Gather::new(&self.file.opened.mapping, how, &[range]);
+                    **gather = Gather::new(mapping, how, &[range]);
+                    self.is_checked = false;
                     continue;
                 }
             };
             let pinned = PinnedBytes::default().with(&folio);
             let len = range.len();
             let piece = begin(folio, &range);
-            self.has_begun = true;
             self.offset += len as u64;
             self.left -= len as u64;
-            let bytes = bytes_of(&self.file.opened.mapping, piece, range, &pinned);
-            return Poll::Ready(Some(Ok(bytes)));
+            return Poll::Ready(Some(Ok(bytes_of(mapping, piece, range, &pinned))));
         }
     }
 

@@ -263,6 +263,12 @@ impl<'b> FillBuffer<'b> {
 /// This trait is open: implement it for any store. A request is a future. It is polled by the
 /// readers that wait for it, on any executor, and dropped when the last of them is. It needs no
 /// thread, and holds no lock of the cache.
+///
+/// A request counts as one of those in flight ([`CacheBuilder::requests`]). So a backing over a
+/// distant file needs that file from another cache: if all requests in flight were such, each would
+/// wait for one more. A backing over a blocking file may share its cache.
+///
+/// [`CacheBuilder::requests`]: crate::CacheBuilder::requests
 pub trait AsyncBacking: fmt::Debug + Send + Sync + 'static {
     /// Returns the identity of the bytes.
     fn key(&self) -> Key;

@@ -4,6 +4,7 @@ use folio_ref::{Scheme, broken};
 
 use crate::length::refresh;
 use crate::memory::capacity;
+use crate::rt::foreign::catch_panic;
 use crate::state::mapping::Mapping;
 use crate::writeback::unlinked;
 
@@ -29,7 +30,9 @@ impl<S: Scheme> Drop for Mapping<S> {
 fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
     let left = mapping.writing().and_then(|writing| writing.unsynced.left());
     let Some(bytes) = left else { return };
-    if broken!("close-forgets-unsynced") || unlinked::is_unlinked(mapping) {
+    // If the backing panics, it is not known to be unlinked. A destructor must not panic.
+    let is_unlinked = || catch_panic(|| unlinked::is_unlinked(mapping)).unwrap_or(false);
+    if broken!("close-forgets-unsynced") || is_unlinked() {
         return;
     }
     let key = mapping.key();

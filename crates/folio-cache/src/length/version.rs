@@ -72,7 +72,7 @@ impl<S: Scheme> VersionLock<'_, S> {
     /// one is known from then on.
     pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
         refresh::bump_truncate_seq(self.mapping);
-        self.remote.forget_version();
+        self.mapping.forget_version(self.remote);
         let orphans = self.remote.with_any_active(|active| {
             active.learning = Weak::new();
             active.table.clear()
@@ -104,7 +104,8 @@ pub(crate) fn changed<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
 
 /// Returns the error of a reader that met a new version each time that it began anew.
 pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
-    let message = format!("{:?} changed again and again while it was read", mapping.key());
+    let key = mapping.key();
+    let message = format!("{key:?} changed or was invalidated again and again while it was read");
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }
 

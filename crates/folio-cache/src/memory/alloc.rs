@@ -7,6 +7,7 @@ use folio_frames::{BLOCK_ORDER, FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
+use crate::memory::large_folio::FreeOnDrop;
 use crate::memory::out_of_memory;
 use crate::memory::reclaim;
 use crate::memory::sweep::FIRST_VISITS;
@@ -161,24 +162,26 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
         reclaim::reclaim_some(shared, frames, VISITS);
         shared.zone().drain();
     }
-    let mut folios = Vec::with_capacity(frames);
+    // The policy, which is asked again for the rest, may panic.
+    let mut folios = FreeOnDrop(Vec::with_capacity(frames));
     let mut may_reclaim = true;
     // That of the smallest block that has them all: they lie together then. If they take several
     // blocks, the next one may lie behind the first.
     let whole = Order::new(frames.next_power_of_two().max(1).ilog2() as u8);
     let whole = whole.map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
-    while folios.len() < frames {
+    while folios.0.len() < frames {
+        let wanted = frames - folios.0.len();
         match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
-            Ok(block) => take_first(block, frames - folios.len(), &mut folios),
+            Ok(block) => take_first(block, wanted, &mut folios.0),
             Err(_) if may_reclaim => {
                 may_reclaim = false;
                 count_direct_reclaim(shared);
-                free_some(shared, frames - folios.len(), VISITS);
+                free_some(shared, wanted, VISITS);
             }
             Err(_) => break,
         }
     }
-    folios
+    folios.take()
 }
 
 /// Takes the first frames of a block, up to `wanted`. Frees the others, in blocks as large as
@@ -211,6 +214,10 @@ fn take_first<S: Scheme>(
 
 /// Returns a frozen frame if there is one without waiting.
 pub(crate) fn allocate_at_once<S: Scheme>(shared: &Shared<S>) -> Option<FrozenFolio<S>> {
+    // What this thread has needs no eviction, as in `allocate`.
+    if let Some(folio) = shared.zone().alloc_frozen_listed(MigrateType::Movable) {
+        return Some(folio);
+    }
     evict_if_low(shared, batch(shared));
     let free = shared.zone().alloc_frozen_as(Order::ZERO, MigrateType::Movable).ok();
     free.or_else(|| allocate_some(shared, 1).pop())

@@ -144,6 +144,15 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         }
     }
 
+    /// Returns the first frame of a folio of which the page is there: that of the head may have left
+    /// while the folio was pinned. Returns the head if there is none.
+    pub(super) fn first_there(&mut self, head: Pfn, order: Order) -> Pfn {
+        if order == Order::ZERO {
+            return head;
+        }
+        frames_of(head, order).find(|&pfn| self.page(pfn).is_some()).unwrap_or(head)
+    }
+
     /// Finds the page in a frame. Reads the descriptor and the slot.
     fn candidate(&mut self, pfn: Pfn) -> Found {
         self.page(pfn).map_or(Found::Gone, Found::Page)
@@ -289,8 +298,9 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let folio = frozen.remove();
     let evicted = (folio.pfn(), folio.owner_data());
     let _freed = FreeOnDrop(Some(folio));
-    frames_view::evicted(&mapping.shared, evicted);
     mapping.count(Count::Reclaimed, 1);
+    // Before the policy, which may panic.
     kept::left(mapping, 1);
+    frames_view::evicted(&mapping.shared, evicted);
     true
 }

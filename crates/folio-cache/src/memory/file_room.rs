@@ -17,7 +17,8 @@ use folio_ref::Scheme;
 
 use crate::backing::error::error;
 use crate::memory::capacity;
-use crate::state::mapping::Mapping;
+use crate::memory::frames_view::BATCH;
+use crate::memory::reclaim;
 use crate::state::shared::Shared;
 
 /// Returns the maximum number of bytes of the state of open files.
@@ -25,23 +26,26 @@ fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.capacity() / 16 * 13
 }
 
-/// Checks that there is room for the state of one more file.
+/// Checks that there is room for the state of one more file, of so many bytes. Evicts pages if
+/// closed objects of distant stores have the room: they leave with their pages.
 ///
 /// # Errors
 ///
 /// `OutOfMemory` if there is none.
-pub(crate) fn check<S: Scheme>(shared: &Shared<S>) -> io::Result<()> {
-    if shared.leaves.file_bytes() + Mapping::<S>::BYTES <= limit(shared) {
-        return Ok(());
+pub(crate) fn check<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::Result<()> {
+    while shared.leaves.file_bytes() + bytes > limit(shared) {
+        if shared.kept.is_empty() || reclaim::reclaim(shared, BATCH) == 0 {
+            return Err(no_room(shared, bytes));
+        }
     }
-    Err(no_room(shared))
+    Ok(())
 }
 
 #[cold]
-fn no_room<S: Scheme>(shared: &Shared<S>) -> io::Error {
+fn no_room<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::Error {
     let message = format!(
         "no memory for one more open file: {} files have {} of at most {} bytes, which is 13/16 of \
-         the capacity; close some, or raise the capacity",
+         the capacity, and it needs {bytes}; close some, or raise the capacity",
         shared.registry.len(),
         shared.leaves.file_bytes(),
         limit(shared)

@@ -17,6 +17,7 @@
 //! A page that left while the folio was pinned stays in it, unused, until the folio is unpinned and
 //! split.
 
+use std::mem;
 use std::ops::Range;
 
 use folio_frames::{FRAME_SIZE, Order, Peek, Pfn};
@@ -246,11 +247,20 @@ pub(super) fn reclaim_folio<S: Scheme>(
     Some(folio)
 }
 
-/// A folio that no other thread can have, freed even if the policy panics.
-pub(crate) struct FreeOnDrop<S: Scheme>(pub(crate) Option<FrozenFolio<S>>);
+/// Folios that no other thread can have, freed even if the policy panics.
+pub(crate) struct FreeOnDrop<S: Scheme, C = Option<FrozenFolio<S>>>(pub(crate) C)
+where
+    C: Default + IntoIterator<Item = FrozenFolio<S>>;
 
-impl<S: Scheme> Drop for FreeOnDrop<S> {
+impl<S: Scheme, C: Default + IntoIterator<Item = FrozenFolio<S>>> FreeOnDrop<S, C> {
+    /// Returns the folios.
+    pub(crate) fn take(&mut self) -> C {
+        mem::take(&mut self.0)
+    }
+}
+
+impl<S: Scheme, C: Default + IntoIterator<Item = FrozenFolio<S>>> Drop for FreeOnDrop<S, C> {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(FrozenFolio::free);
+        self.take().into_iter().for_each(FrozenFolio::free);
     }
 }

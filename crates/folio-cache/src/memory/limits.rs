@@ -15,10 +15,15 @@ pub(crate) fn machine_bytes() -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Returns the default capacity: a quarter of the machine's memory, or of what the control groups
-/// of this process allow.
+/// Returns the memory that this process may use in bytes: that of the machine, or what its control
+/// groups allow.
+pub(crate) fn process_bytes() -> usize {
+    group_limit(Path::new("/")).unwrap_or(usize::MAX).min(machine_bytes())
+}
+
+/// Returns the default capacity: a quarter of the memory that this process may use.
 pub(crate) fn default_capacity() -> usize {
-    group_limit(Path::new("/")).unwrap_or(usize::MAX).min(machine_bytes()) / DEFAULT_SHARE
+    process_bytes() / DEFAULT_SHARE
 }
 
 /// Returns the smallest limit of the groups of this process, and of all groups around them. Returns

@@ -12,6 +12,7 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::memory::alloc;
+use crate::memory::large_folio::FreeOnDrop;
 use crate::state::frames::{Adjacent, FolioRef, FrozenFolio};
 use crate::state::handle::PageHandle;
 use crate::state::mapping::Mapping;
@@ -100,12 +101,12 @@ fn copy_pages<'p, S: Scheme>(
     if mapping.shared.is_inherited() {
         return None;
     }
-    let copies = (0..count).map_while(|_| alloc::allocate_at_once(&mapping.shared));
-    let mut copies: Copies<S> = copies.collect();
-    if copies.len() < count {
-        copies.into_iter().for_each(FrozenFolio::free);
-        return None;
+    let mut copies = FreeOnDrop(Copies::<S>::new());
+    while copies.0.len() < count {
+        // It may ask the policy, which may panic.
+        copies.0.push(alloc::allocate_at_once(&mapping.shared)?);
     }
+    let mut copies = copies.take();
     let first = (offset / FRAME_SIZE as u64) as u32;
     for ((page, bytes), copy) in (first..).zip(pages).zip(&mut copies) {
         copy.as_mut_slice().copy_from_slice(bytes);

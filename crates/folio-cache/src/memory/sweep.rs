@@ -68,7 +68,8 @@ fn visit<S: Scheme>(
         return (0, range.frames() as u32);
     };
     let order = zone.peek(found).order;
-    evictor.find(&[Victim { pfn: found, is_folio_cold: false }]);
+    let pfn = evictor.first_there(found, order);
+    evictor.find(&[Victim { pfn, is_folio_cold: false }]);
     let pages = evictor.evict(0, most, is_cold).map_or(0, |gone| gone.0);
     if evictor.is_full() {
         evictor.finish(0, &[]);

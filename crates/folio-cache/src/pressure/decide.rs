@@ -225,7 +225,7 @@ fn at_rate(rate: u64, time: Duration) -> u64 {
 
 /// Returns the capacity if nothing asks for less: it grows after the pause.
 fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
-    let held = state.short.map_or(Duration::ZERO, |short| short + rules.hold);
+    let held = state.short.map_or(Duration::ZERO, |short| short.saturating_add(rules.hold));
     if view.capacity >= view.wanted || state.goal.is_some() || view.now < held {
         return view.capacity;
     }

@@ -21,6 +21,7 @@ use crate::policy::Advice;
 use crate::read::batch;
 use crate::read::prefetch;
 use crate::read::walk;
+use crate::rt::foreign::wake;
 use crate::rt::io_pool::{self, Pages};
 use crate::state::fill_waiters::FillWaiter;
 use crate::state::frames::Slot;
@@ -88,7 +89,7 @@ impl<S: Scheme> Fetch<S> {
         let state = if is_kept { State::Done(found, pages) } else { State::Found };
         let before = mem::replace(&mut *self.state.lock(), state);
         if let State::Waiting(waker) = before {
-            waker.wake();
+            wake([waker]);
         }
     }
 

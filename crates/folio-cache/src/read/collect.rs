@@ -15,7 +15,11 @@ use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
 
 /// The number of versions that one read may meet.
-const MAX_RESTARTS: u32 = 8;
+const MAX_VERSIONS: u32 = 8;
+
+/// The number of times that one read begins anew, whether the object changed or its pages were
+/// invalidated.
+pub(crate) const MAX_RESTARTS: u32 = 100;
 
 /// Takes the pages of a gather.
 pub(crate) trait Sink<S: Scheme> {
@@ -23,7 +27,11 @@ pub(crate) trait Sink<S: Scheme> {
     fn begin(&mut self);
 
     /// Takes the next folio of a range, and the bytes of it, counted from its frame on.
-    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>);
+    ///
+    /// # Errors
+    ///
+    /// One that ends all ranges.
+    fn push(&mut self, range: usize, folio: FolioRef<S>, bytes: Range<usize>) -> io::Result<()>;
 
     /// Takes the error of a range, which ends there.
     ///
@@ -38,7 +46,7 @@ pub(crate) trait Sink<S: Scheme> {
 /// # Errors
 ///
 /// The error of the sink, `Unsupported` in a child process, and `StaleNetworkFileHandle` if the
-/// object changed too often.
+/// object changed or was invalidated too often.
 pub(crate) async fn gather<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     how: How,
@@ -46,12 +54,13 @@ pub(crate) async fn gather<S: Scheme>(
     sink: &mut impl Sink<S>,
 ) -> io::Result<()> {
     coop::passed().await;
+    let (mut version, mut versions) = (None, 0);
     for _ in 0..MAX_RESTARTS {
         sink.begin();
         let mut gather = Gather::new(mapping, how, ranges);
         loop {
             match future::poll_fn(|context| gather.poll_next(context)).await? {
-                Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes),
+                Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes)?,
                 Step::Failed(range, error) => sink.failed(range, error)?,
                 Step::Changed => break,
                 Step::End => return Ok(()),
@@ -60,6 +69,14 @@ pub(crate) async fn gather<S: Scheme>(
         // The change in progress, if there is one, ends before the next look.
         if let Some(remote) = mapping.remote() {
             drop(version::lock(mapping, remote));
+        }
+        // An invalidation alone is no change.
+        let now = mapping.known_version();
+        if now.is_some() && now != version {
+            (version, versions) = (now, versions + 1);
+            if versions == MAX_VERSIONS {
+                break;
+            }
         }
     }
     Err(version::restless(mapping))

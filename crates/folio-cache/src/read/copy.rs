@@ -97,6 +97,7 @@ pub(crate) fn read_cached<S: Scheme>(
     offset: u64,
     buf: &mut [u8],
 ) -> Option<usize> {
+    check_offset(offset).ok()?;
     let (epoch, len) = (mapping.truncate_seq(), mapping.known_len()?);
     let in_file = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
     let wanted = buf.len().min(in_file);
@@ -212,6 +213,7 @@ pub(crate) fn page<S: Scheme>(
         advice,
         |folio, range| {
             page = Some(short_handle::page_handle(mapping, offset, folio, &range));
+            Ok(())
         },
     )?;
     Ok(page)

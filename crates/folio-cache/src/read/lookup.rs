@@ -15,6 +15,7 @@ use crate::read::fill;
 use crate::read::fill::Filled;
 use crate::read::prefetch;
 use crate::read::uncached;
+use crate::rt::foreign::catch_panic;
 use crate::state::frames::{FolioRef, Slot};
 use crate::state::mapping::Mapping;
 use crate::state::stats::Count;
@@ -201,7 +202,8 @@ pub(crate) fn wait_for<S: Scheme>(
     page: u32,
 ) -> io::Result<()> {
     if let Some(extent) = mapping.shared.io_pool.take(mapping.id, page) {
-        extent.fill();
+        // A panic may concern another page, which no reader asked for yet, as an error may.
+        let _ = catch_panic(|| extent.fill());
         return Ok(());
     }
     let waiter = mapping.shared.fill_waiters.register(mapping.id, page);

@@ -43,6 +43,6 @@ pub(crate) fn fill_uncached<S: Scheme>(mapping: &Mapping<S>, page: u32) -> io::R
         return Ok(Filled::Short { at: offset + read as u64 });
     }
     bytes[read..].fill(0);
-    let folio = folio.0.take().expect("it is still there");
+    let folio = folio.take().expect("it is still there");
     Ok(Filled::Page(folio.init()))
 }

@@ -127,19 +127,20 @@ fn count_behind<S: Scheme>(mapping: &Mapping<S>, folio: &FolioRef<S>, page: u32,
 ///
 /// # Errors
 ///
-/// `InvalidInput` for an offset past the maximum file offset, otherwise what a fill returns.
+/// `InvalidInput` for an offset past the maximum file offset, otherwise what a fill or `each`
+/// returns.
 pub(crate) fn for_each_page<S: Scheme>(
     mapping: &Mapping<S>,
     offset: u64,
     len: usize,
     advice: Advice,
-    mut each: impl FnMut(FolioRef<S>, Range<usize>),
+    mut each: impl FnMut(FolioRef<S>, Range<usize>) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut walk = Walk::new(offset, len)?;
     while let Some((offset, wanted)) = walk.next() {
         let found = next_page(mapping, offset, wanted, advice)?;
         if let Some((folio, range)) = walk.pass(mapping, found) {
-            each(folio, range);
+            each(folio, range)?;
         }
     }
     Ok(())

@@ -4,13 +4,15 @@
 use std::cmp::{Ordering as Order, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::future;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use folio_ref::broken;
+
 use crate::rt::flight::Task;
+use crate::rt::foreign::{catch_panic, drop_quietly, wake};
 use crate::rt::shim::{Condvar, Mutex, back_off, spawn, wait_for};
 
 /// A future that the thread drives.
@@ -98,14 +100,19 @@ impl Drive {
         Self { queue, thread_name: format!("{prefix}-distant") }
     }
 
-    /// Allows or forbids a thread. Without one, its futures are dropped.
+    /// Allows or forbids a thread. Without one, its futures are dropped, and those that sleep are
+    /// woken: they sleep no longer.
     pub(crate) fn set_may_start(&self, may_start: bool) {
         let mut state = self.queue.state.lock();
         state.may_start = may_start;
-        let dropped = if may_start { None } else { Some(take_all(&mut state)) };
+        let taken = if may_start { None } else { Some(take_all(&mut state)) };
         drop(state);
         self.queue.changed.notify_one();
-        drop(dropped);
+        let Some((futures, alarms)) = taken else { return };
+        drop(futures);
+        if !broken!("sleepers-forgotten") {
+            wake(alarms.into_iter().map(|Reverse(alarm)| alarm.waker));
+        }
     }
 
     /// Drives a future to its end. Returns `false` if there is no thread: the future is dropped.
@@ -180,9 +187,10 @@ impl Drop for Drive {
     }
 }
 
-type Dropped = (Vec<Arc<Driven>>, BinaryHeap<Reverse<Alarm>>);
+/// The futures, and the alarms of those that sleep.
+type All = (Vec<Arc<Driven>>, BinaryHeap<Reverse<Alarm>>);
 
-fn take_all(state: &mut State) -> Dropped {
+fn take_all(state: &mut State) -> All {
     let mut all: Vec<_> = state.due.drain(..).collect();
     all.extend(state.all.drain().map(|(_, driven)| driven));
     (all, std::mem::take(&mut state.alarms))
@@ -200,7 +208,7 @@ fn run(queue: &Arc<Queue>) {
         if state.alarms.peek().is_some_and(|Reverse(alarm)| alarm.time <= now) {
             let alarm = state.alarms.pop();
             drop(state);
-            crate::rt::flight::wake(alarm.map(|Reverse(alarm)| alarm.waker));
+            wake(alarm.map(|Reverse(alarm)| alarm.waker));
             state = queue.state.lock();
         } else if let Some(driven) = state.due.pop_front() {
             drop(state);
@@ -227,13 +235,13 @@ fn poll(driven: &Arc<Driven>) -> bool {
     let mut context = Context::from_waker(&waker);
     let mut future = driven.future.lock();
     let Some(task) = future.as_mut() else { return true };
-    let polled = panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context)));
+    let polled = catch_panic(|| task.as_mut().poll(&mut context));
     if matches!(polled, Ok(Poll::Pending)) {
         return false;
     }
     let ended = future.take();
     drop(future);
-    let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(ended)));
+    drop_quietly(ended);
     true
 }
 
@@ -278,5 +286,21 @@ mod tests {
         }
         assert_eq!(Arc::strong_count(&token), 1);
         assert!(!drive.spawn(Box::pin(async {})));
+    }
+
+    #[test]
+    fn a_sleeper_wakes_when_the_thread_ends() {
+        let drive = Arc::new(Drive::new("test"));
+        let (sleeper, (sender, woken)) = (Arc::clone(&drive), mpsc::channel());
+        let sleep = move || {
+            pollster::block_on(sleeper.sleep(Duration::from_secs(3600)));
+            sender.send(()).unwrap();
+        };
+        std::thread::spawn(sleep);
+        while drive.queue.state.lock().alarms.is_empty() {
+            std::thread::yield_now();
+        }
+        drive.set_may_start(false);
+        woken.recv_timeout(Duration::from_secs(20)).expect("it sleeps for ever");
     }
 }

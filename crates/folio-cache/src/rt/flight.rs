@@ -14,12 +14,12 @@
 //! No waker is called and no user's value dropped under a lock. Panics of both are caught.
 
 use folio_ref::broken;
-use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::rt::foreign::{catch_panic, drop_quietly, wake};
 use crate::rt::shim::{Length, Mutex};
 
 /// The future of a flight.
@@ -91,18 +91,6 @@ impl Wake for Listeners {
     fn wake_by_ref(self: &Arc<Self>) {
         self.wake_all();
     }
-}
-
-/// Wakes each. A waker that panics does not keep the others from being woken.
-pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
-    }
-}
-
-/// Drops a value of a user, which may panic.
-fn drop_quietly<T>(value: T) {
-    let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 /// One future and its waiters.
@@ -219,7 +207,7 @@ impl<T: Send + 'static> Flight<T> {
         let Some(task) = future.as_mut() else { return };
         let waker = Waker::from(Arc::clone(&self.listeners));
         let mut context = Context::from_waker(&waker);
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context)));
+        let polled = catch_panic(|| task.as_mut().poll(&mut context));
         let result = match polled {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(result)) => result,

@@ -9,11 +9,12 @@
 use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::rt::busy::HUNG_AFTER;
+use crate::rt::foreign::catch_panic;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
 
 /// The maximum number of files that are written at the same time, without those that hang.
@@ -401,9 +402,4 @@ fn wait_a_moment<T>(ended: &Condvar, guard: &mut MutexGuard<'_, T>) {
     } else {
         wait_for(ended, guard, 10 * PAUSE);
     }
-}
-
-/// Calls a backing that is one among others, so that its panic does not affect the others.
-fn catch_panic<T>(act: impl FnOnce() -> T) -> std::thread::Result<T> {
-    panic::catch_unwind(AssertUnwindSafe(act))
 }

@@ -30,7 +30,6 @@
 
 use std::any::Any;
 use std::ops::Range;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -38,6 +37,7 @@ use std::time::Duration;
 use folio_ref::broken;
 
 use crate::rt::busy::{HUNG_AFTER, SLOW_AFTER};
+use crate::rt::foreign::{catch_panic, wake};
 use crate::rt::in_flight::RequestId;
 use crate::rt::io_queue::{Queue, Work};
 pub(crate) use crate::rt::io_request::{Extent, Fetch, Pages};
@@ -248,8 +248,7 @@ impl Inner {
     fn serve(self: &Arc<Self>) {
         let mut done = None;
         while let Some((work, number)) = self.next(done) {
-            // Other work relies on this thread, even if a backing panics. `End` woke the waiters.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.work_on(work)));
+            self.work_on(work);
             done = Some(number);
         }
     }
@@ -310,8 +309,14 @@ impl Inner {
         }
     }
 
-    /// Does begun work, and wakes the joined wakers, even if a backing panics.
+    /// Does begun work, and wakes the joined wakers, even if a backing panics. The panic ends here:
+    /// other work relies on the thread, and the caller of a cache without threads did not ask for
+    /// these pages, or gets the error from its fetch.
     fn work_on(self: &Arc<Self>, work: Work) {
+        let _ = catch_panic(|| self.do_work(work));
+    }
+
+    fn do_work(self: &Arc<Self>, work: Work) {
         let (mapping, kind) = work.of();
         let mut end = End { shared: self, requests: Vec::new(), mapping, kind, again: Vec::new() };
         match work {
@@ -328,7 +333,7 @@ impl Inner {
                 });
                 let fetches: Vec<_> = fetches.collect();
                 // Fetches without an answer are repeated one by one, whatever went wrong.
-                let pages = panic::catch_unwind(AssertUnwindSafe(|| fill_together(&fetches)));
+                let pages = catch_panic(|| fill_together(&fetches));
                 end.again = fetches;
                 end.again.retain(|fetch| !fetch.end_at_once() && is_wanted(fetch));
                 drop(pages);
@@ -377,7 +382,10 @@ impl Drop for End<'_> {
         drop(queue);
         self.shared.quiesced.notify_all();
         // The wakers are foreign code: call them under no lock.
-        joined.into_iter().for_each(Waker::wake);
+        if broken!("joined-waker-panics") {
+            return joined.into_iter().for_each(Waker::wake);
+        }
+        wake(joined);
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod counter;
 pub(crate) mod drive;
 pub(crate) mod flight;
 pub(crate) mod flush_pool;
+pub(crate) mod foreign;
 mod in_flight;
 pub(crate) mod io_pool;
 mod io_queue;

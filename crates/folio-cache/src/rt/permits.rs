@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::rt::flight::wake;
+use crate::rt::foreign::wake;
 use crate::rt::shim::Mutex;
 
 /// The place of a waiter in the queue: the lowest comes first.

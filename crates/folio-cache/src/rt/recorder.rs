@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::rt::counter::{self, NUMBERS};
+use crate::rt::foreign::catch_panic;
 
 /// The first bytes of a recording.
 pub const USES_MAGIC: &[u8; 16] = b"folio uses, v1\r\n";
@@ -83,7 +84,8 @@ impl Recorder {
         if self.has_failed.load(Ordering::Relaxed) || std::process::id() != self.process {
             return;
         }
-        if let Err(error) = self.to.lock().write_all(&bytes) {
+        let written = catch_panic(|| self.to.lock().write_all(&bytes)).unwrap_or_else(panicked);
+        if let Err(error) = written {
             self.has_failed.store(true, Ordering::Relaxed);
             tracing::warn!(%error, "the uses of pages are no longer recorded");
         }
@@ -95,11 +97,19 @@ impl Drop for Recorder {
         for buffer in &self.buffers {
             self.write(&mut buffer.lock());
         }
-        let is_here = std::process::id() == self.process;
-        if is_here && let Err(error) = self.to.lock().flush() {
+        if std::process::id() != self.process {
+            return;
+        }
+        let flushed = catch_panic(|| self.to.lock().flush()).unwrap_or_else(panicked);
+        if let Err(error) = flushed {
             tracing::warn!(%error, "the last uses of pages are not recorded");
         }
     }
+}
+
+/// Returns the error for a writer that panicked.
+fn panicked<P>(_: P) -> io::Result<()> {
+    Err(io::Error::other("the writer panicked"))
 }
 
 impl fmt::Debug for Recorder {

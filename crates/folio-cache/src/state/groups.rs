@@ -209,14 +209,14 @@ impl Groups {
             let message = format!("a group {name:?} exists: Cache::find_group returns it");
             return Err(error(io::ErrorKind::AlreadyExists, message));
         }
-        let others: f64 = self.all().filter_map(|group| group.share).sum();
+        let others = self.all().filter_map(|group| group.share).fold(0.0, |sum, share| sum + share);
         if let Some(share) = share {
             // Rounded: ten shares of 0.1 are the whole.
             if !(share > 0.0 && others + share <= 1.0 + 1e-9) {
                 let message = format!(
-                    "a share of {share} for group {name:?}: allowed is more than 0 and at most \
-                     {}, as other groups have {others}",
-                    1.0 - others
+                    "a share of {share:?} for group {name:?}: allowed is more than 0 and at most \
+                     {:?}, as other groups have {others:?}",
+                    f64::max(1.0 - others, 0.0)
                 );
                 return Err(error(io::ErrorKind::InvalidInput, message));
             }
@@ -278,6 +278,10 @@ mod tests {
             let error = make("wrong", Some(share)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{share}");
         }
+        let error = Groups::new(1).create("a", Priority::Normal, Some(-1e300), |_| ()).unwrap_err();
+        let expected = "a share of -1e300 for group \"a\": allowed is more than 0 and at most 1.0, \
+                        as other groups have 0.0";
+        assert_eq!(error.to_string(), expected);
         assert_eq!(make("0", None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let group = make("rest", None).unwrap();
         assert_eq!((groups.limit(&group), groups.unshared_frames()), (None, 1));

@@ -45,6 +45,11 @@ impl<S: Scheme> Kept<S> {
         drop(kept);
     }
 
+    /// Returns `true` if no mapping is kept. Racy.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mappings.lock().is_empty()
+    }
+
     fn has_handle(&self) -> bool {
         self.handles.load(Ordering::Acquire) > 0
     }

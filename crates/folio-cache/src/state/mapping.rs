@@ -115,19 +115,19 @@ impl<S: Scheme> Mapping<S> {
             readers: AtomicU32::new(0),
             length: Mutex::new(()),
         };
-        shared.leaves.count_file(mapping.first_bytes());
+        shared.leaves.count_file(mapping.own_bytes());
         mapping
     }
 
-    /// Returns the bytes that are counted when it is made.
-    fn first_bytes(&self) -> usize {
-        Self::BYTES + self.remote().map_or(0, |_| Remote::<S>::BYTES)
+    /// Returns the bytes that are counted from its beginning on, and those of the validator.
+    fn own_bytes(&self) -> usize {
+        Self::BYTES + self.remote().map_or(0, Remote::counted_bytes)
     }
 
     /// Subtracts all bytes that were counted for the mapping. Call when it is dropped.
     pub(crate) fn uncount(&self) {
         let writing = self.writing().map_or(0, |_| size_of::<Writing>());
-        let bytes = self.first_bytes() + writing + self.readahead.counted_bytes();
+        let bytes = self.own_bytes() + writing + self.readahead.counted_bytes();
         self.shared.leaves.uncount_file(bytes);
         self.shared.leaves.uncount(self.index.counted_bytes());
     }

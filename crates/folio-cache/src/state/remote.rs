@@ -80,7 +80,18 @@ impl<S: Scheme> Active<S> {
 
 impl<S: Scheme> Remote<S> {
     /// The bytes of the fields that are not in the mapping itself, with what an allocator adds.
-    pub(super) const BYTES: usize = size_of::<RemoteObject<S>>() + 8;
+    const BYTES: usize = size_of::<RemoteObject<S>>() + 8;
+
+    /// Returns the bytes of an object with this key beside its mapping: the name may be long.
+    pub(crate) fn bytes_of(key: &Key) -> usize {
+        Self::BYTES + key.name().map_or(0, <[u8]>::len)
+    }
+
+    /// Returns all bytes that are counted now. Those of the validator are counted as it changes.
+    pub(super) fn counted_bytes(&self) -> usize {
+        let validator = &self.object.state.lock().validator;
+        Self::bytes_of(&self.object.key) + validator.as_ref().map_or(0, len_of)
+    }
 
     pub(crate) fn new(key: Key, backing: Arc<dyn AsyncBacking>) -> Self {
         let object = RemoteObject {
@@ -108,13 +119,6 @@ impl<S: Scheme> Remote<S> {
         self.object.blocking.get_or_init(|| Box::new(Arc::new(Blocking(self.backing()))))
     }
 
-    /// Forgets the version. Call under the lock `length` of the mapping.
-    pub(crate) fn forget_version(&self) {
-        // Release: pairs with Acquire in `known_len`.
-        self.object.is_known.store(false, Ordering::Release);
-        self.object.state.lock().validator = None;
-    }
-
     /// Calls `change` with the requests in flight, under their lock. If there were none, at most
     /// `in_flight` may be from now on.
     pub(crate) fn with_active<R>(
@@ -137,6 +141,11 @@ impl<S: Scheme> Remote<S> {
         free_if_idle(state);
         Some(result)
     }
+}
+
+/// Returns the bytes of a validator, which may be long.
+fn len_of(validator: &Validator) -> usize {
+    validator.as_bytes().len()
 }
 
 /// Frees the memory for requests if none is in flight.
@@ -170,8 +179,21 @@ impl<S: Scheme> Mapping<S> {
         // Release, both: pair with Acquire in `len` and `known_len`.
         self.len.store(told.len, Ordering::Release);
         self.backed.store(told.len, Ordering::Release);
-        remote.object.state.lock().validator = Some(told.validator.clone());
+        self.set_validator(remote, Some(told.validator.clone()));
         remote.object.is_known.store(true, Ordering::Release);
+    }
+
+    /// Forgets the version of a distant object. Call under the lock `length`.
+    pub(crate) fn forget_version(&self, remote: &Remote<S>) {
+        // Release: pairs with Acquire in `known_len`.
+        remote.object.is_known.store(false, Ordering::Release);
+        self.set_validator(remote, None);
+    }
+
+    fn set_validator(&self, remote: &Remote<S>, validator: Option<Validator>) {
+        self.shared.leaves.count_file(validator.as_ref().map_or(0, len_of));
+        let before = std::mem::replace(&mut remote.object.state.lock().validator, validator);
+        self.shared.leaves.uncount_file(before.as_ref().map_or(0, len_of));
     }
 
     /// Returns the key of the mapping.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use folio_ref::{Scheme, broken};
 
+use crate::rt::foreign::catch_panic;
 use crate::rt::worker::Job;
 use crate::state::health::Why;
 use crate::state::shared::Shared;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
-use crate::writeback::write_back::catch_panic;
 
 /// The time that a page may stay dirty before the flusher writes it.
 const AGE: Duration = Duration::from_secs(1);

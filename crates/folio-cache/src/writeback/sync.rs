@@ -16,6 +16,7 @@ use folio_ref::{Scheme, broken};
 use crate::backing::Durable;
 use crate::backing::error::{copy, share};
 use crate::rt::flush_pool::Flushable;
+use crate::rt::foreign::{call_in_drop, catch_panic};
 use crate::rt::shim::Mutex;
 use crate::state::error_cursor::ErrorCursor;
 use crate::state::kept;
@@ -24,7 +25,7 @@ use crate::state::shared::Shared;
 use crate::state::writing::Writing;
 use crate::writeback::dirty_pages;
 use crate::writeback::unlinked;
-use crate::writeback::write_back::{Then, catch_panic, write_back};
+use crate::writeback::write_back::{Then, write_back};
 
 /// Returns when everything that was written before is durable, or an error was reported.
 ///
@@ -112,7 +113,7 @@ fn write_round<S: Scheme>(
     writing.writes.run(act, |(written, sync)| (written.as_ref().copied().map_err(copy), *sync))
 }
 
-/// Counts one open file less. The last close writes what is dirty.
+/// Counts one open file less. The last close writes what is dirty. For a destructor.
 pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
     if mapping.shared.is_inherited() {
         // The parent writes them.
@@ -123,7 +124,7 @@ pub(crate) fn closed<S: Scheme>(mapping: &Arc<Mapping<S>>) {
         return;
     }
     if mapping.is_dirty() && !broken!("drop-without-write") {
-        let _ = flush_or_forget(mapping);
+        call_in_drop(|| _ = flush_or_forget(mapping));
     }
     kept::keep(mapping);
 }

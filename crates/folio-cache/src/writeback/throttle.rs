@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
+use crate::rt::foreign::catch_panic;
 use crate::state::health::Why;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
@@ -26,7 +27,7 @@ use crate::state::stats::Count;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync::keep_unwritten;
 use crate::writeback::unlinked;
-use crate::writeback::write_back::{Then, Written, catch_panic, try_write_range, write_range};
+use crate::writeback::write_back::{Then, Written, try_write_range, write_range};
 
 /// The number of requests of one file that are tried when memory is needed, until one succeeds.
 const MAX_TRIES: usize = 4;

@@ -16,9 +16,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
-use std::thread;
 
 use folio_frames::{FRAME_SIZE, Lookup, Order, joined};
 use folio_ref::{CHECKS, Scheme, broken};
@@ -327,10 +325,4 @@ pub(crate) fn change<S: Scheme, T>(
         known.set(after);
     }
     result
-}
-
-/// Calls a backing that is one among others, so that its panic does not affect the others. A panic
-/// leaves page locks and locks in the same state as an error does.
-pub(crate) fn catch_panic<T>(act: impl FnOnce() -> T) -> thread::Result<T> {
-    panic::catch_unwind(AssertUnwindSafe(act))
 }

@@ -51,6 +51,15 @@ fn a_signal_halves_what_is_used() {
 }
 
 #[test]
+fn a_pause_without_an_end_keeps_the_capacity_low() {
+    let rules = Rules { hold: Duration::MAX, ..RULES };
+    let Decision { state, capacity, .. } =
+        settle(&rules, State::default(), View { signal: true, ..view(1, 256, 256) });
+    let later = View { capacity, used: capacity, ..view(1 << 40, 256, 256) };
+    assert_eq!(settle(&rules, state, later).capacity, capacity);
+}
+
+#[test]
 fn a_storm_of_signals_counts_as_one() {
     let (mut state, mut capacity) = (State::default(), 256 * MIB);
     for micros in 0..1000 {
