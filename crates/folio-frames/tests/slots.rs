@@ -205,6 +205,29 @@ fn a_referenced_bit_is_taken_once() {
 }
 
 #[test]
+fn uses_are_counted_up_to_three() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let folio = frozen(zone).init();
+    let pfn = folio.pfn();
+    for uses in 0..6 {
+        (0..uses).for_each(|_| _ = folio.set_referenced());
+        assert_eq!(zone.is_referenced(pfn), uses > 0);
+        assert_eq!(zone.take_uses(pfn), Some(uses.min(3)));
+        assert!(!zone.is_referenced(pfn));
+    }
+    drop(folio);
+    let mut ahead = frozen(zone);
+    ahead.set_readahead(false);
+    let ahead = ahead.init();
+    assert_eq!(zone.take_uses(pfn), None, "the page waits for its reader");
+    (0..2).for_each(|_| _ = ahead.set_referenced());
+    assert_eq!(zone.take_uses(pfn), Some(1), "its reader came, and then one use more");
+    drop(ahead);
+    assert_all_free(zone);
+}
+
+#[test]
 fn the_first_use_of_a_readahead_page_reports_its_marker() {
     let arena = arena::<DefaultScheme>(1);
     let zone = arena.zone();

@@ -103,9 +103,9 @@ impl<S: Scheme> Frames for CachedFrames<'_, S> {
         zone.is_readahead(pfn(zone, frame))
     }
 
-    fn take_use(&self, frame: u32) -> Option<bool> {
+    fn take_uses(&self, frame: u32) -> Option<u8> {
         let zone = self.shared.zone();
-        zone.take_use(pfn(zone, frame))
+        zone.take_uses(pfn(zone, frame))
     }
 }
 

@@ -86,8 +86,8 @@ impl GhostQueue {
     /// Returns an empty queue of at most `most` ghosts.
     pub(super) fn new(most: u32) -> Self {
         Self {
-            // Twice the room: few ghosts find their bucket full.
-            ghosts: Ghosts::new(2 * most),
+            // Three times the room: hardly a ghost finds its bucket full.
+            ghosts: Ghosts::new(3 * most),
             counts: vec![0; usize::from(MAX_TICKS)],
             len: 0,
             most,
@@ -124,9 +124,9 @@ impl GhostQueue {
         }
     }
 
-    /// Forgets the oldest ghosts, while there are too many.
+    /// Forgets the oldest ghosts, all of a tick, while there are too many by half of them.
     fn forget(&mut self) {
-        while self.len > self.most && self.oldest != self.now {
+        while self.len > self.most + *self.count(self.oldest) / 2 && self.oldest != self.now {
             self.forget_tick();
         }
     }

@@ -300,20 +300,20 @@ impl HotCold {
                     visits.pinned += 1;
                     self.set_aside(frame, 0);
                 }
-                FrameState::Evictable(page) => match frames.take_use(frame) {
+                FrameState::Evictable(page) => match frames.take_uses(frame) {
                     // Its reader is late: one time more.
                     None => {
                         frames.take_referenced(frame);
                         self.chill(frame);
                     }
-                    Some(true) => {
+                    Some(1..) => {
                         self.touch(frame);
                         self.heat(frame, 0);
                         if self.hot > self.max_hot() {
                             self.cool_one(frames, &mut visits);
                         }
                     }
-                    Some(false) => {
+                    Some(0) => {
                         self.ghosts.insert(page, self.times[frame as usize]);
                         victims.push(frame);
                     }
@@ -364,7 +364,7 @@ impl HotCold {
     fn age(&mut self, frames: &(impl Frames + ?Sized)) {
         while self.young.len() > (self.room.frames() / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
-            frames.take_use(frame);
+            frames.take_uses(frame);
             self.old.push_back(frame);
         }
     }

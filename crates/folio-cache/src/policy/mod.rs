@@ -4,10 +4,9 @@
 //! pages that came ([`Policy::insert`]) and asks it for victims ([`Policy::pick_victims`]). A
 //! policy names a frame by its number in the zone, from 0, and inspects frames through [`Frames`].
 //!
-//! **Hits.** A policy learns one thing about hits: the **referenced bit** of a frame, which is set
-//! if the page was used since the policy last took the bit. A hit sets it by a plain store, and
-//! only if it is not set, so a hot page is read without a shared write. A policy that needs more
-//! than one bit counts by itself, each time it visits the frame.
+//! **Hits.** A policy learns one thing about hits: the number of **uses** of a page since the policy
+//! last took it, up to 3. If it is not 0, the **referenced bit** of the frame is set. A hit counts by a plain store, and only below the maximum, so a hot page is read
+//! without a shared write. A policy that needs more counts by itself, each time it visits the frame.
 //!
 //! **Pages that leave unseen.** Pages also leave without the choice of the policy: their file is
 //! truncated, or their last pin is dropped. The policy is not informed, except of pages that are
@@ -229,10 +228,12 @@ pub trait Frames {
         false
     }
 
-    /// Takes the referenced bit of a frame like [`take_referenced`](Self::take_referenced), unless
-    /// its page [is ahead](Self::is_ahead) of its reader: then returns `None` and leaves the bit.
-    fn take_use(&self, frame: u32) -> Option<bool> {
-        if self.is_ahead(frame) { None } else { Some(self.take_referenced(frame)) }
+    /// Takes the referenced bit of a frame like [`take_referenced`](Self::take_referenced). Returns
+    /// the number of uses since it was last taken, up to 3. It is a hint: of uses by several threads
+    /// at once some may be lost. If the page [is ahead](Self::is_ahead) of its reader, returns
+    /// `None` and leaves the bit. The default returns at most 1.
+    fn take_uses(&self, frame: u32) -> Option<u8> {
+        if self.is_ahead(frame) { None } else { Some(u8::from(self.take_referenced(frame))) }
     }
 }
 

@@ -1,13 +1,12 @@
 //! Executable specifications: a naive model of each known policy, as libCacheSim has it, and the
 //! comparison with ours, decision by decision.
 //!
-//! A model knows pages only, moves them between lists, and looks them up by searching. What a visit
-//! sees of a page's uses is a parameter: their number, as in libCacheSim, or one bit. With numbers,
-//! the models have the hits of libCacheSim 0.3.5 on a trace that both can make. With bits, our
-//! policies must choose the same victims. The ghosts of S3-FIFO are a parameter too: all of them,
-//! or our table, which loses one in a hundred.
+//! A model knows pages only, moves them between lists, and looks them up by searching. The models
+//! have the hits of libCacheSim 0.3.5 on a trace that both can make, and our policies choose the
+//! same victims. The ghosts of S3-FIFO are a parameter: all of them, or our table, which loses one
+//! in a hundred.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::ghosts::GhostQueue;
 use super::tests::Numbers;
@@ -24,13 +23,6 @@ struct Page {
 }
 
 type List = VecDeque<Page>;
-
-/// The uses of a page as a visit sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
-    Number,
-    Bit,
-}
 
 pub(super) trait Model {
     /// Uses a page. Returns `true` for a hit, and the page that was evicted.
@@ -138,48 +130,11 @@ struct S3FifoModel {
     ghosts: Ghosts,
     most: usize,
     is_full: bool,
-    sight: Sight,
 }
 
 impl S3FifoModel {
     fn small_most(&self) -> usize {
         self.most / 10
-    }
-
-    /// The uses of a page as far as they are known: those before, and those since.
-    fn seen(&self, page: Page) -> u32 {
-        page.lives + if self.sight == Sight::Bit { page.uses.min(1) } else { page.uses }
-    }
-
-    /// One bit: it is taken at several places of a queue, and the times are counted.
-    fn look(&self, page: &mut Page) {
-        if self.sight == Sight::Bit {
-            *page = Page { uses: 0, lives: self.seen(*page).min(3), ..*page };
-        }
-    }
-
-    /// Adds a page to the main queue, and looks at each quarter of it.
-    fn push_main(&mut self, page: Page) {
-        self.main.push_back(page);
-        for at in [1, 2, 3].map(|quarter| self.main.len() * quarter / 4) {
-            let mut page = self.main[at];
-            self.look(&mut page);
-            self.main[at] = page;
-        }
-    }
-
-    /// Adds a page to the small queue, and looks at some tenths of it.
-    fn push_small(&mut self, page: Page) {
-        self.small.push_back(page);
-        let ages: BTreeSet<_> = [1, 3, 6].map(|tenths| self.small_most() * tenths / 10).into();
-        for age in ages {
-            if age > 0 && age < self.small.len() {
-                let at = self.small.len() - 1 - age;
-                let mut page = self.small[at];
-                self.look(&mut page);
-                self.small[at] = page;
-            }
-        }
     }
 
     fn evict(&mut self) -> u64 {
@@ -189,11 +144,9 @@ impl S3FifoModel {
     }
 
     fn evict_small(&mut self) -> Option<u64> {
-        // One bit is not enough to count to two.
-        let enough = if self.sight == Sight::Bit && self.small_most() == 1 { 1 } else { 2 };
         while let Some(oldest) = self.small.pop_front() {
-            if self.seen(oldest) >= enough {
-                self.push_main(page(oldest.number));
+            if oldest.uses >= 2 {
+                self.main.push_back(page(oldest.number));
                 continue;
             }
             self.ghosts.insert(oldest.number);
@@ -204,11 +157,11 @@ impl S3FifoModel {
 
     fn evict_main(&mut self) -> Option<u64> {
         while let Some(oldest) = self.main.pop_front() {
-            let lives = self.seen(oldest).min(3);
+            let lives = (oldest.lives + oldest.uses).min(3);
             if lives == 0 {
                 return Some(oldest.number);
             }
-            self.push_main(Page { uses: 0, lives: lives - 1, ..oldest });
+            self.main.push_back(Page { uses: 0, lives: lives - 1, ..oldest });
         }
         None
     }
@@ -222,11 +175,9 @@ impl Model for S3FifoModel {
         let is_ghost = self.ghosts.take(number);
         let evicted = (self.small.len() + self.main.len() == self.most).then(|| self.evict());
         if is_ghost || !self.is_full && self.small.len() >= self.small_most() {
-            self.push_main(page(number));
+            self.main.push_back(page(number));
         } else {
-            // One bit: until the cache is full, one use is enough.
-            let lives = u32::from(self.sight == Sight::Bit && !self.is_full);
-            self.push_small(Page { lives, ..page(number) });
+            self.small.push_back(page(number));
         }
         (false, evicted)
     }
@@ -240,14 +191,14 @@ fn sieve_model(most: usize) -> Box<dyn Model> {
     Box::new(SieveModel { queue: List::new(), hand: 0, most })
 }
 
-fn s3_fifo_model(most: usize, sight: Sight, has_our_ghosts: bool) -> Box<dyn Model> {
+fn s3_fifo_model(most: usize, has_our_ghosts: bool) -> Box<dyn Model> {
     let ghosts = if has_our_ghosts {
         Ghosts::Ours(GhostQueue::new(most as u32 * 9 / 10))
     } else {
         Ghosts::All(VecDeque::new(), most * 9 / 10)
     };
     let (small, main) = Default::default();
-    Box::new(S3FifoModel { small, main, ghosts, most, is_full: false, sight })
+    Box::new(S3FifoModel { small, main, ghosts, most, is_full: false })
 }
 
 /// Makes a trace of popular pages, loops and scans, without chance: the same in any language.
@@ -302,7 +253,7 @@ fn sieve_decides_as_the_specification() {
 #[test]
 fn s3_fifo_decides_as_the_specification() {
     for frames in [10, 64, 100, 250] {
-        let model = s3_fifo_model(frames, Sight::Bit, true);
+        let model = s3_fifo_model(frames, true);
         compare("s3-fifo", model, Box::new(S3Fifo::new(frames as u32)), frames as u32);
     }
 }
@@ -314,7 +265,7 @@ pub(super) fn hits(mut model: Box<dyn Model>) -> usize {
 #[test]
 fn lost_ghosts_change_few_hits() {
     for frames in [64, 100, 250] {
-        let [all, ours] = [false, true].map(|ours| s3_fifo_model(frames, Sight::Bit, ours));
+        let [all, ours] = [false, true].map(|ours| s3_fifo_model(frames, ours));
         let (all, ours) = (hits(all), hits(ours));
         assert!(all.abs_diff(ours) < 60_000 / 300, "{frames} frames: {all} and {ours} hits");
     }
@@ -328,7 +279,7 @@ const LIBCACHESIM: [(usize, usize, usize, usize); 3] =
 #[test]
 fn the_specifications_hit_as_often_as_libcachesim() {
     for (frames, clock, sieve, s3_fifo) in LIBCACHESIM {
-        let number = s3_fifo_model(frames, Sight::Number, false);
+        let number = s3_fifo_model(frames, false);
         assert_eq!(
             (hits(clock_model(frames)), hits(sieve_model(frames)), hits(number)),
             (clock, sieve, s3_fifo),

@@ -4,16 +4,11 @@
 //! (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, as libCacheSim has
 //! it.) A scan passes through the small queue and does not touch the main queue.
 //!
-//! The original counts the uses of a page. Here a page has one bit, which is taken at several
-//! places of its way through a queue: the number of places at which it is found set stands for the
-//! number of uses.
-//!
-//! - A page of the small queue that was used twice is kept, as in the original.
+//! - A page of the small queue that was used twice since it came is kept.
 //! - Each use of a page of the main queue is a life, up to 3. Each visit costs a life. A page
 //!   without lives is evicted.
 //!
-//! Uses that follow each other soon count as one: a page that is read in small steps is not kept
-//! for that. A frame takes about 20 bytes.
+//! So a page that is read in three small steps is kept for that. A frame takes about 20 bytes.
 
 use std::collections::VecDeque;
 
@@ -26,12 +21,6 @@ const MAX_LIVES: u8 = 3;
 /// The small queue gets one in this many frames.
 const SMALL: u32 = 10;
 
-/// The places of the small queue at which bits are taken, in tenths of its length from its end.
-const SMALL_PLACES: [usize; 3] = [1, 3, 6];
-
-/// The parts of the main queue. Bits are taken where two of them meet.
-const MAIN_PARTS: usize = 4;
-
 /// The number of uses for which a page of the small queue is kept.
 const ENOUGH: u8 = 2;
 
@@ -42,8 +31,8 @@ const MAX_VICTIMS: usize = 64;
 enum Place {
     /// No page that was inserted.
     Unknown,
-    /// In the small queue, once, with a number of uses.
-    Small(u8),
+    /// In the small queue, once.
+    Small,
     /// In the main queue, with a number of lives.
     Main(u8),
 }
@@ -91,12 +80,6 @@ impl S3Fifo {
         self.small.len() >= self.target() || self.main.is_empty()
     }
 
-    /// Returns the number of uses for which a page of the small queue is kept. A queue of one frame
-    /// has no place to count them.
-    fn enough(&self) -> u8 {
-        if self.target() > 1 { ENOUGH } else { 1 }
-    }
-
     /// Makes the last victims ghosts. Returns `true` if a page was one, and forgets it.
     fn take_ghost(&mut self, page: u64) -> bool {
         let mut is_ghost = self.ghosts.take(page);
@@ -110,44 +93,10 @@ impl S3Fifo {
         is_ghost
     }
 
-    /// Adds a frame to the small queue, unless it is there.
-    fn push_small(&mut self, frames: &dyn Frames, frame: u32) {
-        // Until the cache is full there are few misses, and so few looks at the bits: one use of a
-        // page is enough.
-        let uses = u8::from(!self.has_chosen);
-        let before = std::mem::replace(&mut self.places[frame as usize], Place::Small(uses));
-        // It is there already if its page left unseen.
-        if matches!(before, Place::Small(_)) {
-            return;
-        }
-        self.small.push_back(frame);
-        let mut last = 0;
-        for tenths in SMALL_PLACES {
-            let age = self.target() * tenths / 10;
-            if age > last
-                && let Some(at) = self.small.len().checked_sub(age + 1)
-            {
-                self.look_at(frames, self.small[at]);
-            }
-            last = age;
-        }
-    }
-
-    /// Looks at some places of the main queue, as a frame was added to it.
-    fn look_at_main(&mut self, frames: &dyn Frames) {
-        for part in 1..MAIN_PARTS {
-            if let Some(&frame) = self.main.get(self.main.len() * part / MAIN_PARTS) {
-                self.look_at(frames, frame);
-            }
-        }
-    }
-
-    /// Takes the bit of a frame, and counts a use if it was set.
-    fn look_at(&mut self, frames: &dyn Frames, frame: u32) {
-        if frames.take_referenced(frame)
-            && let Place::Small(uses) | Place::Main(uses) = &mut self.places[frame as usize]
-        {
-            *uses = (*uses + 1).min(MAX_LIVES);
+    /// Adds a frame to the small queue, unless it is there: its page left unseen.
+    fn push_small(&mut self, frame: u32) {
+        if std::mem::replace(&mut self.places[frame as usize], Place::Small) != Place::Small {
+            self.small.push_back(frame);
         }
     }
 
@@ -170,10 +119,8 @@ impl S3Fifo {
                 return true;
             }
             FrameState::Evictable(page) => {
-                self.look_at(frames, frame);
-                if matches!(self.places[frame as usize], Place::Small(n) if n >= self.enough()) {
+                if take_uses(frames, frame) >= ENOUGH {
                     self.push_main(frame, 0);
-                    self.look_at_main(frames);
                 } else {
                     self.places[frame as usize] = Place::Unknown;
                     self.victims.push(page);
@@ -197,10 +144,9 @@ impl S3Fifo {
                 return true;
             }
             FrameState::Evictable(_) => {
-                let lives = (lives + u8::from(frames.take_referenced(frame))).min(MAX_LIVES);
+                let lives = (lives + take_uses(frames, frame)).min(MAX_LIVES);
                 if lives > 0 {
                     self.push_main(frame, lives - 1);
-                    self.look_at_main(frames);
                 } else {
                     self.places[frame as usize] = Place::Unknown;
                     victims.push(frame);
@@ -209,6 +155,11 @@ impl S3Fifo {
         }
         false
     }
+}
+
+/// Takes the uses of a page. One that was read ahead, and not used yet, counts as used once.
+fn take_uses(frames: &dyn Frames, frame: u32) -> u8 {
+    frames.take_uses(frame).unwrap_or_else(|| u8::from(frames.take_referenced(frame)))
 }
 
 /// Returns the most ghosts beside so many frames.
@@ -221,16 +172,14 @@ impl Policy for S3Fifo {
         "s3-fifo"
     }
 
-    fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+    fn insert(&mut self, _: &dyn Frames, frame: u32, page: u64) {
         let is_ghost = self.take_ghost(page);
         // Until the cache is full, the main queue has room for what does not fit the small one.
         let is_full = !self.has_chosen && self.small.len() >= self.target();
-        let is_small = matches!(self.places[frame as usize], Place::Small(_));
-        if (is_ghost || is_full) && !is_small {
+        if (is_ghost || is_full) && self.places[frame as usize] != Place::Small {
             self.push_main(frame, 0);
-            self.look_at_main(frames);
         } else {
-            self.push_small(frames, frame);
+            self.push_small(frame);
         }
     }
 
@@ -271,20 +220,16 @@ impl Policy for S3Fifo {
     }
 
     fn is_cold(&self, frame: u32) -> bool {
-        match self.places[frame as usize] {
-            Place::Main(lives) => lives == 0,
-            Place::Small(uses) => uses < self.enough(),
-            Place::Unknown => true,
-        }
+        !matches!(self.places[frame as usize], Place::Main(1..))
     }
 
     /// The other pages of a folio follow the victim in the queue. A frame that stayed there would
     /// give its place to its next page, which is new, and would be judged at once.
     fn evicted_with(&mut self, frame: u32, page: u64) {
         match self.places[frame as usize] {
-            Place::Small(_) if self.small.front() == Some(&frame) => drop(self.small.pop_front()),
+            Place::Small if self.small.front() == Some(&frame) => drop(self.small.pop_front()),
             // Named already, or not at the front of the queue, where it does no harm.
-            Place::Small(_) | Place::Unknown => return,
+            Place::Small | Place::Unknown => return,
             Place::Main(_) => {}
         }
         self.places[frame as usize] = Place::Unknown;
@@ -292,7 +237,7 @@ impl Policy for S3Fifo {
     }
 
     fn restore(&mut self, frame: u32) {
-        if !matches!(self.places[frame as usize], Place::Small(_)) {
+        if self.places[frame as usize] != Place::Small {
             self.push_main(frame, 0);
         }
     }
@@ -300,9 +245,9 @@ impl Policy for S3Fifo {
     fn moved(&mut self, _: &dyn Frames, from: u32, to: u32) {
         match (self.places[from as usize], self.places[to as usize]) {
             // The frame may hold another page by now: keep its place in the queue.
-            (_, Place::Small(_)) => {}
+            (_, Place::Small) => {}
             (Place::Main(lives), _) => self.push_main(to, lives),
-            (Place::Small(_) | Place::Unknown, _) => self.push_main(to, 0),
+            (Place::Small | Place::Unknown, _) => self.push_main(to, 0),
         }
     }
 

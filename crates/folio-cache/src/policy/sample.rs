@@ -177,8 +177,9 @@ impl Frames for Watched<'_> {
         self.note(frame, self.frames.take_referenced(frame))
     }
 
-    fn take_use(&self, frame: u32) -> Option<bool> {
-        self.frames.take_use(frame).map(|is_used| self.note(frame, is_used))
+    fn take_uses(&self, frame: u32) -> Option<u8> {
+        let uses = self.frames.take_uses(frame)?;
+        Some(uses.max(u8::from(self.note(frame, uses > 0))))
     }
 
     fn is_ahead(&self, frame: u32) -> bool {

@@ -16,8 +16,8 @@ pub(super) struct Numbers {
     pub(super) found: HashMap<u64, u32>,
 }
 
-/// By frame: the page, `true` if it is pinned, and its referenced bit.
-struct Table(RefCell<Vec<(Option<u64>, bool, bool)>>);
+/// By frame: the page, `true` if it is pinned, and its uses.
+struct Table(RefCell<Vec<(Option<u64>, bool, u8)>>);
 
 impl Frames for Table {
     fn count(&self) -> u32 {
@@ -33,13 +33,17 @@ impl Frames for Table {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        std::mem::take(&mut self.0.borrow_mut()[frame as usize].2)
+        self.take_uses(frame) != Some(0)
+    }
+
+    fn take_uses(&self, frame: u32) -> Option<u8> {
+        Some(std::mem::take(&mut self.0.borrow_mut()[frame as usize].2))
     }
 }
 
 impl Numbers {
     pub(super) fn new(frames: u32, policy: Box<dyn Policy>) -> Self {
-        let table = Table(RefCell::new(vec![(None, false, false); frames as usize]));
+        let table = Table(RefCell::new(vec![(None, false, 0); frames as usize]));
         Self {
             policy,
             batch: 4,
@@ -71,14 +75,15 @@ impl Numbers {
     /// Uses a page. Returns `true` for a hit.
     pub(super) fn use_page(&mut self, page: u64) -> bool {
         if let Some(&frame) = self.found.get(&page) {
-            self.frames.0.borrow_mut()[frame as usize].2 = true;
+            let uses = &mut self.frames.0.borrow_mut()[frame as usize].2;
+            *uses = (*uses + 1).min(3);
             return true;
         }
         if self.empty.is_empty() {
             self.reclaim(self.batch);
         }
         let frame = self.empty.pop().expect("a page is evictable");
-        self.frames.0.borrow_mut()[frame as usize] = (Some(page), false, false);
+        self.frames.0.borrow_mut()[frame as usize] = (Some(page), false, 0);
         self.found.insert(page, frame);
         self.policy.insert(&self.frames, frame, page);
         false
@@ -112,7 +117,7 @@ fn each_policy_evicts_the_evictable_pages_and_no_others() {
         numbers.run(0..64);
         for frame in 0..64 {
             numbers.frames.0.borrow_mut()[frame].1 = frame % 4 == 0;
-            numbers.frames.0.borrow_mut()[frame].2 = frame % 3 == 0;
+            numbers.frames.0.borrow_mut()[frame].2 = u8::from(frame % 3 == 0);
         }
         let name = numbers.policy.name();
         assert_eq!(numbers.reclaim(40), 40, "{name}");
@@ -276,7 +281,7 @@ fn a_page_in_the_frame_of_a_page_evicted_with_another_is_new() {
         numbers.run(2000..2008);
         assert!(numbers.empty.is_empty());
         for frame in along.clone() {
-            numbers.frames.0.borrow_mut()[frame as usize].2 = true;
+            numbers.frames.0.borrow_mut()[frame as usize].2 = 1;
         }
         victims.clear();
         // The small queue of S3-FIFO has one page too many.
@@ -289,7 +294,7 @@ fn a_page_in_the_frame_of_a_page_evicted_with_another_is_new() {
         );
         let table = numbers.frames.0.borrow();
         assert!(
-            along.clone().all(|frame| table[frame as usize].2),
+            along.clone().all(|frame| table[frame as usize].2 == 1),
             "{name}: a new page was visited"
         );
     }

@@ -13,8 +13,9 @@
 //! 2. Checked again after a get (R8).
 //!
 //! Beside the descriptors lies one byte for each frame, with its **referenced bit**: written by
-//! every thread, racily, a hint for reclaim. It lies apart so that a read without the descriptor
-//! needs no line of it: 64 such bytes share a line. Linux keeps it in `page->flags`
+//! every thread, racily, a hint for reclaim. It is the number of uses, up to [`MAX_USES`], since
+//! reclaim last took it, and set if that is not 0. It lies apart so that a read without the
+//! descriptor needs no line of it: 64 such bytes share a line. Linux keeps it in `page->flags`
 //! (`PG_referenced`), with one bit for readahead (`PG_readahead`).
 //!
 //! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is
@@ -108,14 +109,15 @@ impl Shape {
     }
 }
 
-/// Not referenced since reclaim last inspected it, or used once after it was read ahead.
+/// Not used since reclaim last inspected it, or used once after it was read ahead. From here up to
+/// [`MAX_USES`]: the number of uses.
 const UNREFERENCED: u8 = 0;
-/// Referenced since reclaim last inspected it.
-const REFERENCED: u8 = 1;
+/// Used so often, or more often, since reclaim last inspected it.
+const MAX_USES: u8 = 3;
 /// Read ahead, and not used yet.
-const READAHEAD: u8 = 2;
+const READAHEAD: u8 = MAX_USES + 1;
 /// Read ahead, and not used yet: its first use reports the readahead marker.
-const MARKER: u8 = 3;
+const MARKER: u8 = MAX_USES + 2;
 
 /// One frame's metadata.
 #[repr(C)]
@@ -346,7 +348,7 @@ impl<S: Scheme> Memmap<S> {
         unsafe { last_use.as_ref() }
     }
 
-    /// Sets the referenced bit, with a store only if it was not set: a hit on a hot page writes
+    /// Counts a use, up to [`MAX_USES`], with a store only below that: a hit on a hot page writes
     /// nothing. Returns `true` if this was the first use of a readahead marker.
     ///
     /// A frame that was read ahead counts as referenced until its first use, and no longer then: it
@@ -356,17 +358,17 @@ impl<S: Scheme> Memmap<S> {
         record_use(self.last_use(index))
     }
 
-    /// Returns `true` if the referenced bits of `n` frames from `index` on are set. Faster than to
-    /// look at one after the other.
+    /// Returns `true` if `n` frames from `index` on have [`MAX_USES`]. Faster than to look at one
+    /// after the other.
     #[inline(always)]
-    pub(crate) fn are_referenced(&self, index: u32, n: u32) -> bool {
+    pub(crate) fn are_hot(&self, index: u32, n: u32) -> bool {
         // Relaxed: a hint. No branch in the loop: the bytes lie in a cache line or two.
-        let differs = |index: u32| self.last_use(index).load(Ordering::Relaxed) ^ REFERENCED;
+        let differs = |index: u32| self.last_use(index).load(Ordering::Relaxed) ^ MAX_USES;
         (index..index + n).fold(0, |seen, index| seen | differs(index)) == 0
     }
 
-    /// Sets the referenced bit of the frame with a number of this zone. Returns `true` if this was
-    /// the first use of a readahead marker.
+    /// Counts a use of the frame with a number of this zone. Returns `true` if this was the first
+    /// use of a readahead marker.
     #[inline(always)]
     pub(crate) fn set_referenced_of(&self, number: Number) -> bool {
         let last_use = self.numbered_uses.wrapping_add(number.as_usize());
@@ -390,20 +392,20 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).load(Ordering::Relaxed) >= READAHEAD
     }
 
-    /// Clears the referenced bit, and returns its old value. Returns `None` and changes nothing if
-    /// the page was read ahead and not used yet.
+    /// Takes the number of uses since it was last taken, up to [`MAX_USES`]. Returns `None` and
+    /// changes nothing if the page was read ahead and not used yet.
     #[inline]
-    pub(crate) fn take_use(&self, index: u32) -> Option<bool> {
+    pub(crate) fn take_uses(&self, index: u32) -> Option<u8> {
         let last_use = self.last_use(index);
         // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
-        match last_use.load(Ordering::Relaxed) {
-            UNREFERENCED => Some(false),
-            seen if seen >= READAHEAD => None,
-            _ => {
-                last_use.store(UNREFERENCED, Ordering::Relaxed);
-                Some(true)
-            }
+        let seen = last_use.load(Ordering::Relaxed);
+        if seen >= READAHEAD {
+            return None;
         }
+        if seen != UNREFERENCED {
+            last_use.store(UNREFERENCED, Ordering::Relaxed);
+        }
+        Some(seen)
     }
 
     pub(crate) fn clear_referenced(&self, index: u32) {
@@ -414,14 +416,15 @@ impl<S: Scheme> Memmap<S> {
     }
 }
 
+/// Counts a use, up to [`MAX_USES`]. Of uses that several threads count at once, some may be lost.
 #[inline(always)]
 fn record_use(last_use: &Use) -> bool {
     // Relaxed: a hint.
     let seen = last_use.load(Ordering::Relaxed);
-    if seen == REFERENCED {
+    if seen == MAX_USES {
         return false;
     }
-    let next = if seen == UNREFERENCED { REFERENCED } else { UNREFERENCED };
+    let next = if seen < MAX_USES { seen + 1 } else { UNREFERENCED };
     last_use.store(next, Ordering::Relaxed);
     seen == MARKER
 }

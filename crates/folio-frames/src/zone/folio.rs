@@ -149,9 +149,9 @@ impl<P: Platform> FolioRef<P> {
         self.site = self.site.moved(Site::here(), self.zone.place(self.index));
     }
 
-    /// Sets the referenced bit of the frame that it was looked up by, for reclaim. Returns `true`
-    /// if that frame is a readahead marker and this is its first use: at least one of several
-    /// threads gets `true`.
+    /// Sets the referenced bit of the frame that it was looked up by, and counts the use, for
+    /// reclaim. Returns `true` if that frame is a readahead marker and this is its first use: at
+    /// least one of several threads gets `true`.
     #[inline(always)]
     pub fn set_referenced(&self) -> bool {
         self.zone.set_referenced(self.at)
@@ -177,7 +177,7 @@ impl<P: Platform> FolioRef<P> {
     #[inline]
     pub fn set_referenced_behind(&self, n: u32) -> Option<u32> {
         assert!(n <= self.frames_behind(), "{n} frames lie not behind that of the {self:?}");
-        if self.zone.are_referenced(self.at + 1, n) {
+        if self.zone.are_hot(self.at + 1, n) {
             return None;
         }
         (1..=n).fold(

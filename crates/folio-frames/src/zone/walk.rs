@@ -366,10 +366,11 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
     }
 
-    /// Clears the referenced bit, and returns its old value. Returns `None` and changes nothing if
-    /// this frame was read ahead and not used yet.
-    pub fn take_use(&self, pfn: Pfn) -> Option<bool> {
-        self.index(pfn).map_or(Some(false), |index| self.memmap.take_use(index))
+    /// Clears the referenced bit. Returns the number of uses since it was last cleared, up to 3: a
+    /// hint, as uses by several threads at once may count as one. Returns `None` and changes nothing
+    /// if this frame was read ahead and not used yet.
+    pub fn take_uses(&self, pfn: Pfn) -> Option<u8> {
+        self.index(pfn).map_or(Some(0), |index| self.memmap.take_uses(index))
     }
 
     /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the

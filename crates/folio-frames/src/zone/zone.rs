@@ -210,8 +210,8 @@ impl<P: Platform> Zone<P> {
     }
 
     #[inline(always)]
-    pub(crate) fn are_referenced(&self, index: u32, n: u32) -> bool {
-        self.memmap.are_referenced(index, n)
+    pub(crate) fn are_hot(&self, index: u32, n: u32) -> bool {
+        self.memmap.are_hot(index, n)
     }
 
     #[inline(always)]
