@@ -417,6 +417,7 @@ impl Policy for HotCold {
         let Some(mut trials) = self.trials.take() else {
             return self.name_victims(frames, wanted, victims);
         };
+        trials.sample.find_first_uses(frames);
         self.name_victims(&trials.sample.watch(frames), wanted, victims);
         trials.use_found();
         self.trials = Some(trials);
