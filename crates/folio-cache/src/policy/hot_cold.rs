@@ -412,7 +412,8 @@ impl Policy for HotCold {
         }
         // The next victim: it displaces no other page.
         self.count_new();
-        self.touch(frame);
+        // Unless it is used, its ghost is too old to count as one.
+        self.times[frame as usize] = self.now.wrapping_sub(REMEMBERED + 1);
         self.set(frame, Place::Cold);
         self.old.push_front(frame);
     }
