@@ -181,6 +181,54 @@ fn many_ranges_are_requested_at_once() {
     end(&cache, &distant, file);
 }
 
+/// Reads the first page of each 128 KiB of a file, twice.
+fn read_apart(file: &File, len: u64) {
+    for _ in 0..2 {
+        for first in (0..len).step_by(1 << 20) {
+            let pages = (first..first + (1 << 20)).step_by(128 << 10);
+            let ranges: Vec<_> = pages.map(|at| at..at + PAGE as u64).collect();
+            drop(file.read_ranges(&ranges).unwrap());
+        }
+    }
+}
+
+#[test]
+fn pages_of_gaps_are_evicted_before_those_that_were_wanted() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let preferences = Preferences::default().gap_bytes(512 << 10).request_bytes(2 << 20);
+    let open = |len| {
+        let distant = Arc::new(Distant::new(&bytes(len)).with_preferences(preferences.clone()));
+        (cache.open_async(distant.clone()).unwrap(), distant)
+    };
+    let ((hot, hot_store), (file, store)) = (open(5 << 20), open(16 << 20));
+    let read_hot = || block_on(hot.bytes_async(0, 5 << 20)).unwrap();
+    drop((read_hot(), read_hot()));
+    read_apart(&file, 16 << 20);
+    let fetched: u64 = store.requests().iter().map(|range| range.end - range.start).sum();
+    assert!(fetched > 14_000_000, "the gaps are read through: {fetched} bytes");
+    let before = hot_store.requests().len();
+    drop(read_hot());
+    assert_eq!(hot_store.requests().split_off(before), [], "parts of the hot file were displaced");
+}
+
+#[test]
+fn longer_gaps_are_read_through_while_memory_is_free() {
+    let preferences = Preferences::default().gap_bytes(256 << 10);
+    for (others, requests) in [(0, 1), (8 << 20, 7)] {
+        let cache: Cache = Cache::new(8 << 20).unwrap();
+        let other = cache.open_async(Arc::new(Distant::new(&bytes(8 << 20)))).unwrap();
+        drop(block_on(other.bytes_async(0, others)).unwrap());
+        let distant = Distant::new(&bytes(1 << 20)).with_preferences(preferences.clone());
+        let distant = Arc::new(distant);
+        let file = cache.open_async(distant.clone()).unwrap();
+        // The first request tells the length.
+        drop(block_on(file.bytes_async((1 << 20) - 1, 1)).unwrap());
+        let ranges: Vec<_> = (0..7).map(|n| n << 17..(n << 17) + PAGE as u64).collect();
+        drop(file.read_ranges(&ranges).unwrap());
+        assert_eq!(distant.requests().len() - 1, requests, "beside {others} bytes");
+    }
+}
+
 #[test]
 fn many_reads_have_a_result_each() {
     let (cache, distant, file, bytes) = open(1 << 20);

@@ -137,8 +137,8 @@ pub struct FillRequest {
 pub struct Preferences {
     /// The maximum length of a request in bytes. The default is 8 MiB.
     pub request_bytes: u64,
-    /// The largest gap between two wanted ranges that is worth reading through, in bytes. The
-    /// default is 0.
+    /// The largest gap between two wanted ranges that is worth reading through, in bytes. While
+    /// memory is short, a fourth of it is. The default is 0.
     pub gap_bytes: u64,
     /// The maximum number of requests to this backing in flight. The default is 256.
     pub in_flight: usize,
@@ -158,7 +158,8 @@ impl Preferences {
         self
     }
 
-    /// Sets the largest gap that is worth reading through, in bytes.
+    /// Sets the largest gap that is worth reading through, in bytes: a fourth of it while memory is
+    /// short, as the pages of gaps are evicted first.
     #[must_use]
     pub fn gap_bytes(mut self, bytes: u64) -> Self {
         self.gap_bytes = bytes;

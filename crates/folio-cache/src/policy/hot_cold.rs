@@ -22,7 +22,7 @@
 //!   hand finds a hot page that was not used since this one was. This is the rule of LIRS: compare
 //!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
 //!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
-//!   each page shortly before it is used.
+//!   each page shortly before it is used. Behind a page that is refused, the rest of its run is too.
 //! - **The share of the queue.** A loop wants a queue as short as possible. Pages that are popular
 //!   for a while want a fifth of the memory, and a window of pages that moves on wants nearly all
 //!   of it. [`Trials`] runs three small caches with these shares beside the real one, on a sample
@@ -34,12 +34,14 @@
 
 use std::collections::VecDeque;
 
+use gate::Gate;
 use room::{COLD, Room};
 
 use super::ghosts::Ghosts;
 use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
+mod gate;
 mod room;
 
 /// The young half of the queue is one in this many of its frames.
@@ -97,6 +99,7 @@ pub struct HotCold {
     /// By frame: it is in `aside`, once.
     in_aside: Vec<bool>,
     ghosts: Ghosts,
+    gate: Gate,
     /// The number of hot frames.
     hot: u32,
     frames: u32,
@@ -129,6 +132,7 @@ impl HotCold {
             aside: VecDeque::new(),
             in_aside: vec![false; frames as usize],
             ghosts: Ghosts::new(GHOSTS.saturating_mul(frames)),
+            gate: Gate::default(),
             hot: 0,
             frames,
             now: 0,
@@ -202,6 +206,14 @@ impl HotCold {
                 FrameState::Evictable(_) => self.chill(frame),
             }
         }
+    }
+
+    /// Returns `true` if a page that returns, and was last used at `time`, may become hot.
+    fn passes(&mut self, frames: &(impl Frames + ?Sized), page: u64, time: u16) -> bool {
+        let mut gate = std::mem::take(&mut self.gate);
+        let passes = gate.ask(page, time, || self.open_gate(frames, time));
+        self.gate = gate;
+        passes
     }
 
     /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
@@ -334,7 +346,7 @@ impl HotCold {
         }
         self.set(frame, Place::Unknown);
         let is_hot =
-            self.hot < self.max_hot() || ghost.is_some_and(|time| self.open_gate(frames, time));
+            self.hot < self.max_hot() || ghost.is_some_and(|time| self.passes(frames, page, time));
         if is_hot {
             self.heat(frame, 0);
         } else {
@@ -400,7 +412,8 @@ impl Policy for HotCold {
         }
         // The next victim: it displaces no other page.
         self.count_new();
-        self.touch(frame);
+        // Unless it is used, its ghost is too old to count as one.
+        self.times[frame as usize] = self.now.wrapping_sub(REMEMBERED + 1);
         self.set(frame, Place::Cold);
         self.old.push_front(frame);
     }
@@ -417,6 +430,7 @@ impl Policy for HotCold {
         let Some(mut trials) = self.trials.take() else {
             return self.name_victims(frames, wanted, victims);
         };
+        trials.sample.find_first_uses(frames);
         self.name_victims(&trials.sample.watch(frames), wanted, victims);
         trials.use_found();
         self.trials = Some(trials);

@@ -151,7 +151,8 @@ pub trait Policy: Send + fmt::Debug {
     ///
     /// Called instead of [`insert`](Self::insert) for pages of a distant store, and for those that
     /// come with [`Advice::Once`]. With that the cache evicts the page itself once its reader has
-    /// passed it, unless another one used it. The default calls `insert`.
+    /// passed it, unless another one used it. Pages of gaps between wanted ranges, which a request
+    /// reads through, come with that advice too. The default calls `insert`.
     fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
         let _ = advice;
         self.insert(frames, frame, page);

@@ -2,6 +2,7 @@
 //! that a policy finds is kept, for the trials of other policies.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use super::{FrameState, Frames};
 
@@ -9,6 +10,11 @@ use super::{FrameState, Frames};
 const LISTED: u8 = 1;
 /// The flag of a frame: the sample took its referenced bit, which the policy has not seen.
 const FOUND: u8 = 2;
+/// The flag of a frame with a page that waits for its reader.
+const WAITS: u8 = 4;
+
+/// The maximum number of waiting pages that are looked at for each new page.
+const MAX_WAITING_LOOKS: usize = 16;
 
 /// The sampled pages, and their uses.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub(super) struct Sample {
     list: Vec<u32>,
     /// The place of the next frame that is looked at.
     next: usize,
+    /// The frames of sampled pages that wait for their readers, each once, and the keys.
+    waiting: VecDeque<(u32, u32)>,
     /// The frame of the sampled page that came last.
     last: Option<u32>,
     /// The uses that were found, as keys.
@@ -41,6 +49,7 @@ impl Sample {
             flags: vec![Cell::new(0); frames as usize],
             list: Vec::new(),
             next: 0,
+            waiting: VecDeque::new(),
             last: None,
             uses: RefCell::default(),
         }
@@ -64,19 +73,54 @@ impl Sample {
     /// The sampled page before it is looked at first. Otherwise the uses of a page in small steps
     /// would be found late, and pass for a later use.
     pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        let flags = &self.flags[frame as usize];
+        self.find_first_uses(frames);
+        let before = self.flags[frame as usize].get();
+        if before & WAITS != 0 {
+            self.waiting.retain(|&(waiting, _)| waiting != frame);
+        }
         // What was found of the page before is nothing to this one.
-        flags.set(flags.get() & !FOUND);
+        self.flags[frame as usize].set(before & LISTED);
         let Some(key) = self.key(page) else { return };
-        if flags.get() & LISTED == 0 {
-            flags.set(LISTED);
+        self.set(frame, LISTED);
+        if before & LISTED == 0 {
             self.list.push(frame);
         }
         if let Some(last) = self.last.replace(frame).filter(|&last| last != frame) {
             self.look_at(frames, last);
         }
-        if !frames.is_ahead(frame) {
+        if frames.is_ahead(frame) {
+            self.set(frame, WAITS);
+            self.waiting.push_back((frame, key));
+        } else {
             self.uses.get_mut().push(key);
+        }
+    }
+
+    fn set(&self, frame: u32, flag: u8) {
+        let flags = &self.flags[frame as usize];
+        flags.set(flags.get() | flag);
+    }
+
+    /// Notes the first uses of pages that waited for their readers: such a use leaves no referenced
+    /// bit. Most pages of a request wait until the next one comes, so few are visited in vain.
+    pub(super) fn find_first_uses(&mut self, frames: &dyn Frames) {
+        for _ in 0..self.waiting.len().min(MAX_WAITING_LOOKS) {
+            let Some((frame, key)) = self.waiting.pop_front() else { break };
+            if frames.is_ahead(frame) {
+                self.waiting.push_back((frame, key));
+                continue;
+            }
+            let flags = &self.flags[frame as usize];
+            flags.set(flags.get() & !WAITS);
+            // It may have left without a use.
+            let is_there = match frames.inspect(frame) {
+                FrameState::NotCached => false,
+                FrameState::Pinned => true,
+                FrameState::Evictable(page) => self.key(page) == Some(key),
+            };
+            if is_there {
+                self.uses.get_mut().push(key);
+            }
         }
     }
 
@@ -251,10 +295,27 @@ mod tests {
         (0..3).for_each(|_| sample.look(&pages));
         assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
         assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");
-        // The reader uses page 7.
-        pages.0[0].1.set(false);
+        // The readers use pages 7 and 8, which leaves no bit, and another one uses page 7 again.
+        pages.0[..2].iter().for_each(|page| (page.1.set(false), page.2.set(false)).0);
+        sample.find_first_uses(&pages);
+        assert_eq!(uses(&mut sample), [7, 8]);
+        pages.0[0].2.set(true);
+        sample.find_first_uses(&pages);
         (0..3).for_each(|_| sample.look(&pages));
         (0..3).for_each(|_| sample.look(&pages));
         assert_eq!(uses(&mut sample), [7], "once");
+    }
+
+    #[test]
+    fn a_page_that_leaves_before_its_reader_comes_was_not_used() {
+        let (mut sample, mut pages) = sample([true, true, false]);
+        sample.insert(&pages, 0, 7);
+        sample.insert(&pages, 1, 8);
+        // Page 9 takes the frame of page 7, and another page that of page 8, unseen.
+        (pages.0[0].0, pages.0[1].0) = (9, 5);
+        sample.insert(&pages, 0, 9);
+        pages.0.iter().for_each(|page| page.1.set(false));
+        sample.find_first_uses(&pages);
+        assert_eq!(uses(&mut sample), [9], "the page that waited in its frame");
     }
 }

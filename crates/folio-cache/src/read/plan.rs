@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 /// The limits of the requests, in pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -50,6 +52,13 @@ pub(crate) fn requests(
         }
     }
     joined.iter().flat_map(|range| split(range, limits.request)).collect()
+}
+
+/// Returns the parts of some missing ranges, which are sorted and apart, that lie in a request.
+pub(crate) fn within(pages: &Range<u64>, missing: &[Range<u64>]) -> SmallVec<[Range<u64>; 1]> {
+    let before = missing.partition_point(|range| range.end <= pages.start);
+    let within = missing[before..].iter().take_while(|range| range.start < pages.end);
+    within.map(|range| range.start.max(pages.start)..range.end.min(pages.end)).collect()
 }
 
 /// Splits a range into as few parts of at most `most` pages as possible, about equally long.

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_frames::{FRAME_SIZE, joined_mut};
+use folio_frames::{FRAME_SIZE, Level, joined_mut};
 use folio_ref::{Scheme, broken};
+use smallvec::SmallVec;
 
 use crate::backing::error::{error, share};
 use crate::backing::remote::{
@@ -44,6 +45,10 @@ use crate::state::units::CACHED;
 
 /// The share of the cache's memory that the requests in flight may have.
 pub(crate) const IN_FLIGHT_SHARE: usize = 4;
+
+/// While memory is short, gaps up to one part in this many of the longest are read through: their
+/// pages are not kept then.
+const SHORT_GAP: u64 = 4;
 
 /// The pauses of a request that finds no memory, 85 ms in all.
 const PAUSES: [Duration; 4] = [
@@ -85,11 +90,13 @@ pub(crate) struct How {
 /// Returns what limits the requests of a backing.
 pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking) -> Limits {
     let preferences = backing.preferences();
+    let is_short = !mapping.shared.zone().is_at_least(Level::Enough);
+    let gap_bytes = preferences.gap_bytes / if is_short { SHORT_GAP } else { 1 };
     // Two requests fit into the memory for those in flight.
     let most = (mapping.shared.remote_permits.most_weight() / 2).max(1) as u64;
     Limits {
         request: preferences.request_bytes.div_ceil(FRAME_SIZE as u64).clamp(1, most),
-        gap: preferences.gap_bytes / FRAME_SIZE as u64,
+        gap: gap_bytes / FRAME_SIZE as u64,
     }
 }
 
@@ -159,7 +166,7 @@ fn request_under_lock<S: Scheme>(
             permits: Some(Arc::clone(permits)),
             is_over: false,
         };
-        let asked = Asked { gaps: gaps(&pages, &missing), pages: pages.clone() };
+        let asked = Asked { wanted: plan::within(&pages, &missing), pages: pages.clone() };
         let future = run(entry, asked, epoch, how);
         let waiter = Flight::begin(Box::pin(future), panicked);
         table.insert(id, &pages, &waiter);
@@ -196,14 +203,6 @@ fn push_missing<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, missing: &mu
     }
 }
 
-/// Returns the number of pages of a request that are not missing.
-fn gaps(pages: &Range<u64>, missing: &[Range<u64>]) -> u64 {
-    let before = missing.partition_point(|range| range.end <= pages.start);
-    let within = missing[before..].iter().take_while(|range| range.start < pages.end);
-    let wanted = within.map(|range| range.end.min(pages.end) - range.start.max(pages.start));
-    pages.end - pages.start - wanted.sum::<u64>()
-}
-
 fn panicked<S: Scheme>() -> Outcome<S> {
     Outcome::Failed(Arc::new(io::Error::other("the backing panicked")))
 }
@@ -237,8 +236,22 @@ impl<S: Scheme> Drop for Frames<'_, S> {
 /// The pages of a request.
 struct Asked {
     pages: Range<u64>,
-    /// The number of pages that were not asked for, between others that were.
-    gaps: u64,
+    /// Those that were asked for, in order. Between them are gaps, which are read through.
+    wanted: SmallVec<[Range<u64>; 1]>,
+}
+
+impl Asked {
+    /// Returns the number of pages that were not asked for.
+    fn gaps(&self) -> u64 {
+        let wanted = self.wanted.iter().map(|range| range.end - range.start);
+        self.pages.end - self.pages.start - wanted.sum::<u64>()
+    }
+
+    /// Returns `true` if a page was asked for.
+    fn has(&self, page: u64) -> bool {
+        let behind = self.wanted.partition_point(|range| range.end <= page);
+        self.wanted.get(behind).is_some_and(|range| range.contains(&page))
+    }
 }
 
 /// The whole life of a request for some pages.
@@ -277,11 +290,11 @@ async fn fetch<S: Scheme>(
     let (filled, told) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
     mapping.count(Count::FilledBytes, filled as u64);
     if !how.is_ahead {
-        let gaps = asked.gaps * FRAME_SIZE as u64;
+        let gaps = asked.gaps() * FRAME_SIZE as u64;
         mapping.count(Count::WantedBytes, (filled as u64).saturating_sub(gaps));
     }
     let how = Publish { epoch, room, on_change: backing.on_change(), how };
-    publish(entry, pages.start, frames, (filled, &told), &how)
+    publish(entry, asked, frames, (filled, &told), &how)
 }
 
 /// Returns frames for some pages: as many as there are without waiting, at least one.
@@ -400,12 +413,13 @@ struct Publish {
 /// Publishes what was filled.
 fn publish<S: Scheme>(
     entry: &InTable<S>,
-    first: u64,
+    asked: &Asked,
     mut frames: Frames<'_, S>,
     (filled, told): (usize, &RemoteVersion),
     &Publish { epoch, room, on_change, how }: &Publish,
 ) -> io::Result<Outcome<S>> {
     let (mapping, remote) = (&entry.mapping, entry.remote());
+    let first = asked.pages.start;
     let offset = first * FRAME_SIZE as u64;
     let is_end = offset + filled as u64 >= told.len;
     // Evicts the pages of other leaves, if there is no room for more of them.
@@ -414,7 +428,7 @@ fn publish<S: Scheme>(
     {
         index_room::make_slot_to_read(mapping, first);
     }
-    let mut published = Vec::with_capacity(frames.folios.len());
+    let (mut published, mut gaps) = (Vec::with_capacity(frames.folios.len()), Vec::new());
     let mut folios = Vec::new();
     {
         let mut version = version::lock(mapping, remote);
@@ -435,8 +449,11 @@ fn publish<S: Scheme>(
                 continue;
             }
             folio.as_mut_slice()[has..].fill(0);
-            // The first use does not count as one: the page came for it.
-            folio.set_readahead(how.marker == Some(u64::from(page)));
+            let is_gap = !asked.has(u64::from(page));
+            if !is_gap {
+                // The first use does not count as one: the page came for it. One in a gap did not.
+                folio.set_readahead(how.marker == Some(u64::from(page)));
+            }
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
             let slot = (n < room).then(|| index_room::try_make_slot(mapping, page));
             let Some(Ok(slot)) = slot else {
@@ -448,7 +465,7 @@ fn publish<S: Scheme>(
             };
             match slot.install(folio) {
                 Ok(locked) => {
-                    published.push((pfn, owner_data));
+                    if is_gap { &mut gaps } else { &mut published }.push((pfn, owner_data));
                     locked_slots.push(Some(locked));
                 }
                 Err(folio) => {
@@ -458,8 +475,9 @@ fn publish<S: Scheme>(
             }
         }
         // Before the pages can leave. Relaxed: see `kept`.
-        remote.object.pages.fetch_add(published.len() as u32, Ordering::Relaxed);
-        mapping.came(published.len());
+        let pages = published.len() + gaps.len();
+        remote.object.pages.fetch_add(pages as u32, Ordering::Relaxed);
+        mapping.came(pages);
         publish_each(&mut locked_slots, |n, folio| {
             // No reader waits for what comes ahead, so no reference keeps its folios from being
             // split. A reader that has joined looks again.
@@ -469,6 +487,7 @@ fn publish<S: Scheme>(
         });
     }
     folios.sort_by_key(|(first, _)| *first);
+    frames_view::insert_advised(&mapping.shared, &gaps, Advice::Once);
     frames_view::insert_advised(&mapping.shared, &published, how.advice);
     if !mapping.is_open() {
         kept::keep(mapping);

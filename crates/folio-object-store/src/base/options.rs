@@ -95,7 +95,8 @@ impl Options {
     }
 
     /// Sets the largest gap between two wanted ranges that is read through, in bytes. The default
-    /// is 1 MiB, as in `object_store` itself.
+    /// is 1 MiB, as in `object_store` itself. Once the cache is full, it is a fourth of that: the
+    /// pages of gaps are the first that are evicted.
     pub fn gap_bytes(mut self, bytes: u64) -> Self {
         self.gap_bytes = bytes;
         self

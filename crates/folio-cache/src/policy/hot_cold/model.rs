@@ -56,6 +56,8 @@ struct HotColdModel {
     /// The hand is at the front.
     hot: VecDeque<Page>,
     ghosts: Remembered,
+    /// The page behind the run that the gate refused last, and when its first page was used.
+    refused: Option<(u64, u16)>,
     frames: usize,
     /// The frames that the queue should have.
     room: usize,
@@ -118,6 +120,20 @@ impl HotColdModel {
         }
     }
 
+    /// Opens the gate for a page, unless it follows a run that was refused, and was used with it.
+    fn open_gate_for(&mut self, number: u64, time: u16) -> bool {
+        if let Some((page, first)) = self.refused
+            && page == number
+            && time.abs_diff(first) <= 1
+        {
+            self.refused = Some((number + 1, first));
+            return false;
+        }
+        let opens = self.open_gate(time);
+        self.refused = if opens { None } else { Some((number + 1, time)) };
+        opens
+    }
+
     /// Makes the next hot page cold that was not used, if its last use is longer ago than `time`.
     fn open_gate(&mut self, time: u16) -> bool {
         for _ in 0..16 {
@@ -149,7 +165,7 @@ impl Model for HotColdModel {
         let ghost = self.ghosts.take(number, self.now());
         let page = Page { number, used: false, lives: 0, time: self.now() };
         let has_room = self.hot.len() < self.frames - self.room;
-        if has_room || ghost.is_some_and(|time| self.open_gate(time)) {
+        if has_room || ghost.is_some_and(|time| self.open_gate_for(number, time)) {
             self.heat(page);
         } else {
             self.young.push_back(page);
@@ -170,7 +186,7 @@ fn model(frames: usize, share: f64, has_our_ghosts: bool) -> Box<dyn Model> {
         Remembered::All(Vec::new())
     };
     let (young, old, hot) = Default::default();
-    Box::new(HotColdModel { young, old, hot, ghosts, frames, room, arrived: 0 })
+    Box::new(HotColdModel { young, old, hot, ghosts, refused: None, frames, room, arrived: 0 })
 }
 
 #[test]
@@ -188,6 +204,6 @@ fn hot_cold_decides_as_the_specification() {
 fn ghosts_that_are_lost_cost_few_hits() {
     for frames in [64, 100, 250] {
         let [all, ours] = [false, true].map(|ours| hits(model(frames, 0.05, ours)));
-        assert!(all.abs_diff(ours) < 60_000 / 300, "{frames} frames: {all} and {ours} hits");
+        assert!(all.saturating_sub(ours) < 60_000 / 300, "{frames} frames: {all} and {ours} hits");
     }
 }
