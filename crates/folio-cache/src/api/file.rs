@@ -148,11 +148,12 @@ impl<S: Scheme> File<S> {
         Ok(())
     }
 
-    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy.
-    /// Returns `None` at or past the end.
+    /// Returns the bytes from `offset` to the end of its page or of the file. Returns `None` at or
+    /// past the end.
     ///
-    /// The handle pins at most four times its length, or two pages. If its page lies in a larger
-    /// folio that others pin, it gets a copy of the page, as long as a frame is free for that.
+    /// The handle pins its page, without a copy, unless that lies in a larger folio that others
+    /// pin: more than four times the length of the handle, and more than two pages. Then the handle
+    /// gets a copy of the page, as long as a frame is free.
     ///
     /// # Errors
     ///
@@ -223,12 +224,14 @@ impl<S: Scheme> File<S> {
     }
 
     /// Runs `change`, which changes something about the file but none of its bytes: permissions,
-    /// owner, names, times. The pages stay in the cache, where the next open would drop them.
+    /// owner, names, times. The pages stay in the cache. Without this call the next open drops
+    /// them.
     ///
     /// The change shows as a new ctime, and so does a write by another program that sets the mtime
     /// back. No system call tells the two apart, so a change that is not declared here costs the
-    /// pages. It is a promise: no other program writes to the file while `change` runs, or
-    /// those bytes may not be seen. A version that was not the known one before stays unknown.
+    /// pages. It is a promise: no other program writes to the file while `change` runs, or those
+    /// bytes may not be seen. If the file had already changed before the call, the next open drops
+    /// the pages all the same.
     ///
     /// `change` may use the file. Its result is returned, and the pages stay if it fails as well.
     ///

@@ -1,4 +1,4 @@
-//! A scan as a stream: the bytes of a range, one piece after the other, without a copy.
+//! A scan as a stream: the bytes of a range, one piece after the other, pinned.
 
 use std::fmt;
 use std::io;
