@@ -1,12 +1,12 @@
-//! Compares the documents that name things in the code with the code: docs/checks.md and
-//! docs/risky-places.md.
+//! Compares the documents that name things in the code with the code: docs/checks.md,
+//! docs/risky-places.md, and the list of files in ARCHITECTURE.md.
 
 #[allow(dead_code, reason = "each test file uses a part")]
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{read, rust_files};
+use common::{read, rust_files, section, source_files};
 
 /// Returns the cells of a document's tables, row by row, without the lines below headers.
 fn rows(path: &str) -> Vec<Vec<String>> {
@@ -129,4 +129,75 @@ fn the_messages_of_checks_are_found() {
         "if CHECKS {\n panic!(\"four\");\n}"
     );
     assert_eq!(checks(code).into_iter().collect::<Vec<_>>(), ["four", "one \\\"{}\\\" two"]);
+}
+
+/// Returns the words for each file of a list of files: a crate has a heading and a block, a folder a
+/// line that ends its first word with a slash, a file a line below it.
+fn listed(list: &str) -> BTreeMap<String, String> {
+    let (mut files, mut krate, mut folder, mut in_block) = (BTreeMap::new(), "", "", false);
+    for line in list.lines() {
+        let (name, words) = line.trim_start().split_once(' ').unwrap_or((line, ""));
+        if let Some(heading) = line.strip_prefix("### ") {
+            (krate, folder) = (heading, "");
+        } else if line.starts_with("```") {
+            in_block = !in_block;
+        } else if in_block && name.ends_with('/') {
+            folder = name;
+        } else if in_block {
+            let folder = if line.starts_with(' ') { folder } else { "" };
+            files.insert(format!("{krate}/{folder}{name}.rs"), words.trim().to_owned());
+        }
+    }
+    files
+}
+
+/// Compares a list of files with the files that there are. Returns what is wrong.
+fn file_findings(list: &str, paths: &[String]) -> Vec<String> {
+    let listed = listed(list);
+    let short =
+        |path: &String| path.strip_prefix("crates/").unwrap_or(path).replacen("/src/", "/", 1);
+    let files: BTreeSet<_> = paths.iter().map(short).collect();
+    // These may do nothing but declare modules.
+    let declares = |path: &str| ["lib.rs", "main.rs", "mod.rs"].iter().any(|it| path.ends_with(it));
+    let missing = files.iter().filter(|path| !listed.contains_key(*path) && !declares(path));
+    let mut wrong: Vec<_> = missing.map(|path| format!("{path} is not listed")).collect();
+    for (path, words) in &listed {
+        if !files.contains(path) {
+            wrong.push(format!("{path} is listed, but not there"));
+        }
+        if words.split(' ').count() < 2 {
+            wrong.push(format!("{path} has no words: what does it decide?"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_source_file_is_in_the_architecture() {
+    let text = read("ARCHITECTURE.md");
+    let wrong = file_findings(section(&text, "Files"), &source_files());
+    assert!(wrong.is_empty(), "ARCHITECTURE.md, Files:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn a_file_that_is_not_listed_or_gone_is_reported() {
+    let list = "words\n### folio\n\nwords\n```text\nmain    the command\na/      a folder\n  \
+                one   the first\n  two   the\n  gone  a file\n```\n### other/x\n```text\n\
+                low/    more\n  one   the same\n```\n";
+    let paths = [
+        "crates/folio/src/a/mod.rs",
+        "crates/folio/src/a/one.rs",
+        "crates/folio/src/a/two.rs",
+        "crates/folio/src/b.rs",
+        "crates/folio/src/main.rs",
+        "other/x/src/low/one.rs",
+    ];
+    assert_eq!(
+        file_findings(list, &paths.map(str::to_owned)),
+        [
+            "folio/b.rs is not listed",
+            "folio/a/gone.rs is listed, but not there",
+            "folio/a/two.rs has no words: what does it decide?",
+        ]
+    );
 }
