@@ -156,12 +156,6 @@ impl<S: Scheme> File<S> {
         Self::of(Open::new(mapping, backing, false))
     }
 
-    /// Returns `true` if the file is an object of a store that answers late.
-    #[inline]
-    pub(crate) fn is_distant(&self) -> bool {
-        self.opened.mapping.remote().is_some()
-    }
-
     /// Returns a clone of the file of which the reads have other advice. Reads through other clones
     /// are not affected by it.
     ///

@@ -71,6 +71,12 @@ impl<S: Scheme> File<S> {
         Self { opened, advice: Advice::Normal, priority }
     }
 
+    /// Returns `true` if the file is an object of a store that answers late.
+    #[inline]
+    pub(crate) fn is_distant(&self) -> bool {
+        self.opened.mapping.remote().is_some()
+    }
+
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
     /// the file.
     ///
