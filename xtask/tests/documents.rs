@@ -1,5 +1,5 @@
 //! Compares the documents that name things in the code with the code: docs/checks.md,
-//! docs/risky-places.md, and the list of files in ARCHITECTURE.md.
+//! docs/risky-places.md, and ARCHITECTURE.md with its list of files and its data paths.
 
 #[allow(dead_code, reason = "each test file uses a part")]
 mod common;
@@ -131,8 +131,8 @@ fn the_messages_of_checks_are_found() {
     assert_eq!(checks(code).into_iter().collect::<Vec<_>>(), ["four", "one \\\"{}\\\" two"]);
 }
 
-/// Returns the words for each file of a list of files: a crate has a heading and a block, a folder a
-/// line that ends its first word with a slash, a file a line below it.
+/// Returns the words for each file of a list of files. A crate has a heading and a block, a folder
+/// a line of which the first word ends with a slash, a file a line below it.
 fn listed(list: &str) -> BTreeMap<String, String> {
     let (mut files, mut krate, mut folder, mut in_block) = (BTreeMap::new(), "", "", false);
     for line in list.lines() {
@@ -200,4 +200,30 @@ fn a_file_that_is_not_listed_or_gone_is_reported() {
             "folio/a/two.rs has no words: what does it decide?",
         ]
     );
+}
+
+/// Returns the row of an operation in a table: its cells after the first.
+fn row_of(table: &[Vec<String>], operation: &str) -> Vec<String> {
+    let row = table.iter().find(|row| row[0].trim_matches('*') == operation);
+    row.map(|row| row[1..].to_vec()).unwrap_or_default()
+}
+
+/// `cargo x data-paths` compares the record with what runs.
+#[test]
+fn the_data_paths_are_those_of_the_record() {
+    let (record, text) = (rows("results/data-paths.md"), rows("ARCHITECTURE.md"));
+    let has_path = |row: &&Vec<String>| row.len() == 3 && row[1].contains(" → ");
+    let paths: Vec<_> = record.iter().filter(has_path).collect();
+    assert_eq!(paths.len(), 10, "the operations of the record");
+    for path in paths {
+        let row = row_of(&text, &path[0]);
+        assert_eq!(row.get(..2), Some(&path[1..]), "ARCHITECTURE.md, Data paths, {}", path[0]);
+        // The last row of an operation in the record has the files that paths share.
+        let shared = record.iter().rfind(|row| row[0] == path[0]).map(|row| row[1].clone());
+        let shared = shared.unwrap_or_default();
+        for name in quoted(&row[2]) {
+            let file = format!("`state/{name}.rs`");
+            assert!(shared.contains(&file), "{}: {file} is not on its path", path[0]);
+        }
+    }
 }

@@ -109,9 +109,9 @@
 //! # Changes by other programs
 //!
 //! A read that goes past the known end queries the file's size first, and so does a fill that gets
-//! fewer bytes than it should: growth and truncation are seen where they matter. Bytes that another program rewrites in place are seen after
-//! [`File::revalidate`] or the next open. These compare size, mtime and ctime: a change within one
-//! clock tick of the file system can be missed.
+//! fewer bytes than it should: growth and truncation are seen where they matter. Bytes that another
+//! program rewrites in place are seen after [`File::revalidate`] or the next open. These compare
+//! size, mtime and ctime: a change within one clock tick of the file system can be missed.
 //!
 //! | a change of the file | at the next open its pages |
 //! | --- | --- |
