@@ -18,7 +18,6 @@ use crate::memory::frames_view;
 use crate::memory::large_folio;
 use crate::rt::shim::fence;
 use crate::state::frames::{LockedSlot, Slot};
-use crate::state::kept;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
@@ -279,7 +278,7 @@ fn remove<S: Scheme>(mapping: &Mapping<S>, locked: LockedSlot<'_, S>) {
         Ok(frozen) => frozen.remove().free(),
         Err(locked) => drop(locked.remove()),
     }
-    kept::left(mapping, 1);
+    mapping.left(1);
 }
 
 /// Empties a slot. Returns `false` if its page is dirty and stays.

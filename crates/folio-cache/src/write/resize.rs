@@ -21,7 +21,6 @@ use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
-use crate::state::kept;
 use crate::state::known::Known;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
@@ -122,7 +121,7 @@ fn truncate_page<S: Scheme>(
         match slot.try_lock(mapping.zone()) {
             Some(locked) if !locked.folio().is_dirty() => {
                 drop(locked.remove());
-                return kept::left(mapping, 1);
+                return mapping.left(1);
             }
             Some(locked) => match locked.freeze() {
                 Ok(mut locked) => {
