@@ -20,7 +20,7 @@ const FILES: [&str; 10] = [
     "crates/folio-frames/src/zone/folio.rs",
     "crates/folio-frames/src/zone/adjacent.rs",
     "crates/folio-cache/src/state/mapping.rs",
-    "crates/folio-cache/src/length/refresh.rs",
+    "crates/folio-cache/src/coherence/refresh.rs",
     "crates/folio-cache/src/read/extent.rs",
     "crates/folio-cache/src/write/resize.rs",
     "crates/folio-cache/src/write/write_pages.rs",

@@ -195,7 +195,7 @@
 
 mod api;
 mod backing;
-mod length;
+mod coherence;
 mod memory;
 pub mod policy;
 pub mod pressure;

@@ -12,7 +12,7 @@ use crate::api::file::File;
 use crate::api::open::Open;
 use crate::backing::error::error;
 use crate::backing::remote::{AsyncBacking, Key, RemoteVersion};
-use crate::length::version;
+use crate::coherence::version;
 use crate::memory::file_room;
 use crate::read::collect::{Sink, gather};
 use crate::read::copy;

@@ -10,7 +10,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::open::{Open, open_mapping};
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::{once, refresh, version};
+use crate::coherence::{once, refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;

@@ -8,7 +8,7 @@ use folio_ref::Scheme;
 
 use crate::api::file::File;
 use crate::backing::remote::{Key, Priority, RemoteVersion};
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::policy::Advice;
 use crate::read::prefetch;
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::file_room;
 use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;

@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
-use crate::length::version;
+use crate::coherence::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
 use crate::read::gather::{Gather, Step};

@@ -16,7 +16,7 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::backing::error;
-use crate::length::{refresh, version};
+use crate::coherence::{refresh, version};
 use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::rt::busy::HUNG_AFTER;
 use crate::rt::shim::{fence, lock_for};
 use crate::state::mapping::Mapping;

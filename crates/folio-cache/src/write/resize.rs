@@ -16,7 +16,7 @@ use folio_ref::{Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::error;
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::rt::shim::{MutexGuard, fence};

@@ -3,8 +3,8 @@
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::length::refresh;
-use crate::length::refresh::Keep;
+use crate::coherence::refresh;
+use crate::coherence::refresh::Keep;
 use crate::state::mapping::Mapping;
 
 /// Drops the pages of a blocking backing that a reader of `len` bytes from `offset` on has passed

@@ -2,7 +2,7 @@
 
 use folio_ref::{Scheme, broken};
 
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::capacity;
 use crate::state::mapping::Mapping;
 use crate::writeback::unlinked;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::backing::error::numbered;
 use crate::backing::remote::{OnChange, RemoteVersion};
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::rt::flight::Flight;
 use crate::rt::shim::MutexGuard;
 use crate::state::mapping::Mapping;
