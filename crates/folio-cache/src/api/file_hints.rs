@@ -8,7 +8,7 @@ use folio_ref::Scheme;
 
 use crate::api::file::File;
 use crate::backing::remote::{Key, Priority, RemoteVersion};
-use crate::coherence::refresh;
+use crate::coherence::drop_pages;
 use crate::policy::Advice;
 use crate::read::prefetch;
 
@@ -54,7 +54,11 @@ impl<S: Scheme> File<S> {
         let is_end = self.known_len().is_some_and(|len| range.end >= len);
         let end = if is_end { range.end.div_ceil(page) } else { range.end / page };
         let first = range.start.div_ceil(page);
-        refresh::evict_clean(&self.opened.mapping, first..end.max(first), refresh::Keep::Nothing);
+        drop_pages::evict_clean(
+            &self.opened.mapping,
+            first..end.max(first),
+            drop_pages::Keep::Nothing,
+        );
     }
 
     /// Returns a clone of the file of which the reads have another priority. It decides which of

@@ -2,7 +2,7 @@
 
 use folio_ref::{Scheme, broken};
 
-use crate::coherence::refresh;
+use crate::coherence::drop_pages;
 use crate::memory::capacity;
 use crate::state::mapping::Mapping;
 use crate::writeback::unlinked;
@@ -15,7 +15,7 @@ impl<S: Scheme> Drop for Mapping<S> {
         }
         // No other thread is here: a visit to a slot, by page number or by frame number, holds the
         // mapping.
-        refresh::drop_pages(self, 0..u64::MAX);
+        drop_pages::drop_pages(self, 0..u64::MAX);
         self.shared.registry.remove(self.id);
         leave_unsynced(self);
         self.uncount();

@@ -16,6 +16,7 @@ use folio_ref::{Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::error;
+use crate::coherence::drop_pages;
 use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
@@ -103,7 +104,7 @@ fn resize_with<S: Scheme>(
         truncate_page(mapping, slot, page, within, spare);
         mapping.give_back_leaf(page);
     }
-    refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
+    drop_pages::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
     mapping.make_writing().unsynced.forget(&(new..u64::MAX));
     Ok(())
 }
@@ -205,7 +206,7 @@ fn punch_pages<S: Scheme>(
     // SeqCst, Dekker with the fence in fill: either this visit sees the page lock of the fill and
     // waits for it, or the fill reads after the hole was punched.
     fence(Ordering::SeqCst);
-    refresh::drop_pages(mapping, pages);
+    drop_pages::drop_pages(mapping, pages);
     mapping.make_writing().unsynced.forget(&bytes);
     Ok(true)
 }
