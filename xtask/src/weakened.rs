@@ -53,8 +53,8 @@ const EXPLAINED: [(&str, &str, &str); 6] = [
     (
         "extent.rs",
         "self.mapping.backed.load",
-        "the fence of `Room::notify` at the end of the fill gives the same edge; it is there for \
-         another reason",
+        "the fence of `MemoryWait::notify` at the end of the fill gives the same edge; it is there \
+         for another reason",
     ),
     (
         "refresh.rs",

@@ -25,9 +25,9 @@ use crate::rt::batches::Batches;
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::memory_wait::MemoryWait;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
-use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
@@ -325,7 +325,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
-            room: Room::default(),
+            memory_wait: MemoryWait::default(),
             dirty_pages: AtomicU64::new(0),
             sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),
