@@ -214,7 +214,7 @@ pub use api::frames::CacheFrames;
 pub use api::group::{Group, GroupBuilder};
 pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
-pub use api::read_many::Read;
+pub use api::read_many::ReadRequest;
 pub use api::stream::ByteStream;
 pub use backing::error::raw_os_error;
 pub use backing::remote::{
