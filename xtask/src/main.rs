@@ -11,8 +11,10 @@ mod bench;
 mod bugs;
 mod c_header;
 mod call_graph;
+mod callgrind;
 mod code;
 mod columns;
+mod data_paths;
 mod elf;
 mod emulate;
 mod engines;
@@ -134,6 +136,11 @@ const MENU: &[Entry] = &[
         name: "panics",
         about: "list the panics that the frames reach on a bare machine; code, stack [--save]",
         run: panics::run,
+    },
+    Entry {
+        name: "data-paths",
+        about: "compare results/data-paths.md with the files that each operation passes [--save]",
+        run: data_paths::run,
     },
     Entry {
         name: "package",

@@ -20,7 +20,7 @@ const FILES: [&str; 10] = [
     "crates/folio-frames/src/zone/folio.rs",
     "crates/folio-frames/src/zone/adjacent.rs",
     "crates/folio-cache/src/state/mapping.rs",
-    "crates/folio-cache/src/length/refresh.rs",
+    "crates/folio-cache/src/coherence/refresh.rs",
     "crates/folio-cache/src/read/extent.rs",
     "crates/folio-cache/src/write/resize.rs",
     "crates/folio-cache/src/write/write_pages.rs",
@@ -53,8 +53,8 @@ const EXPLAINED: [(&str, &str, &str); 6] = [
     (
         "extent.rs",
         "self.mapping.backed.load",
-        "the fence of `Room::notify` at the end of the fill gives the same edge; it is there for \
-         another reason",
+        "the fence of `MemoryWait::notify` at the end of the fill gives the same edge; it is there \
+         for another reason",
     ),
     (
         "refresh.rs",

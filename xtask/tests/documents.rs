@@ -1,12 +1,12 @@
-//! Compares the documents that name things in the code with the code: docs/checks.md and
-//! docs/risky-places.md.
+//! Compares the documents that name things in the code with the code: docs/checks.md,
+//! docs/risky-places.md, and ARCHITECTURE.md with its list of files and its data paths.
 
 #[allow(dead_code, reason = "each test file uses a part")]
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{read, rust_files};
+use common::{read, rust_files, section, source_files};
 
 /// Returns the cells of a document's tables, row by row, without the lines below headers.
 fn rows(path: &str) -> Vec<Vec<String>> {
@@ -129,4 +129,101 @@ fn the_messages_of_checks_are_found() {
         "if CHECKS {\n panic!(\"four\");\n}"
     );
     assert_eq!(checks(code).into_iter().collect::<Vec<_>>(), ["four", "one \\\"{}\\\" two"]);
+}
+
+/// Returns the words for each file of a list of files. A crate has a heading and a block, a folder
+/// a line of which the first word ends with a slash, a file a line below it.
+fn listed(list: &str) -> BTreeMap<String, String> {
+    let (mut files, mut krate, mut folder, mut in_block) = (BTreeMap::new(), "", "", false);
+    for line in list.lines() {
+        let (name, words) = line.trim_start().split_once(' ').unwrap_or((line, ""));
+        if let Some(heading) = line.strip_prefix("### ") {
+            (krate, folder) = (heading, "");
+        } else if line.starts_with("```") {
+            in_block = !in_block;
+        } else if in_block && name.ends_with('/') {
+            folder = name;
+        } else if in_block {
+            let folder = if line.starts_with(' ') { folder } else { "" };
+            files.insert(format!("{krate}/{folder}{name}.rs"), words.trim().to_owned());
+        }
+    }
+    files
+}
+
+/// Compares a list of files with the files that there are. Returns what is wrong.
+fn file_findings(list: &str, paths: &[String]) -> Vec<String> {
+    let listed = listed(list);
+    let short =
+        |path: &String| path.strip_prefix("crates/").unwrap_or(path).replacen("/src/", "/", 1);
+    let files: BTreeSet<_> = paths.iter().map(short).collect();
+    // These may do nothing but declare modules.
+    let declares = |path: &str| ["lib.rs", "main.rs", "mod.rs"].iter().any(|it| path.ends_with(it));
+    let missing = files.iter().filter(|path| !listed.contains_key(*path) && !declares(path));
+    let mut wrong: Vec<_> = missing.map(|path| format!("{path} is not listed")).collect();
+    for (path, words) in &listed {
+        if !files.contains(path) {
+            wrong.push(format!("{path} is listed, but not there"));
+        }
+        if words.split(' ').count() < 2 {
+            wrong.push(format!("{path} has no words: what does it decide?"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_source_file_is_in_the_architecture() {
+    let text = read("ARCHITECTURE.md");
+    let wrong = file_findings(section(&text, "Files"), &source_files());
+    assert!(wrong.is_empty(), "ARCHITECTURE.md, Files:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn a_file_that_is_not_listed_or_gone_is_reported() {
+    let list = "words\n### folio\n\nwords\n```text\nmain    the command\na/      a folder\n  \
+                one   the first\n  two   the\n  gone  a file\n```\n### other/x\n```text\n\
+                low/    more\n  one   the same\n```\n";
+    let paths = [
+        "crates/folio/src/a/mod.rs",
+        "crates/folio/src/a/one.rs",
+        "crates/folio/src/a/two.rs",
+        "crates/folio/src/b.rs",
+        "crates/folio/src/main.rs",
+        "other/x/src/low/one.rs",
+    ];
+    assert_eq!(
+        file_findings(list, &paths.map(str::to_owned)),
+        [
+            "folio/b.rs is not listed",
+            "folio/a/gone.rs is listed, but not there",
+            "folio/a/two.rs has no words: what does it decide?",
+        ]
+    );
+}
+
+/// Returns the row of an operation in a table: its cells after the first.
+fn row_of(table: &[Vec<String>], operation: &str) -> Vec<String> {
+    let row = table.iter().find(|row| row[0].trim_matches('*') == operation);
+    row.map(|row| row[1..].to_vec()).unwrap_or_default()
+}
+
+/// `cargo x data-paths` compares the record with what runs.
+#[test]
+fn the_data_paths_are_those_of_the_record() {
+    let (record, text) = (rows("results/data-paths.md"), rows("ARCHITECTURE.md"));
+    let has_path = |row: &&Vec<String>| row.len() == 3 && row[1].contains(" → ");
+    let paths: Vec<_> = record.iter().filter(has_path).collect();
+    assert_eq!(paths.len(), 10, "the operations of the record");
+    for path in paths {
+        let row = row_of(&text, &path[0]);
+        assert_eq!(row.get(..2), Some(&path[1..]), "ARCHITECTURE.md, Data paths, {}", path[0]);
+        // The last row of an operation in the record has the files that paths share.
+        let shared = record.iter().rfind(|row| row[0] == path[0]).map(|row| row[1].clone());
+        let shared = shared.unwrap_or_default();
+        for name in quoted(&row[2]) {
+            let file = format!("`state/{name}.rs`");
+            assert!(shared.contains(&file), "{}: {file} is not on its path", path[0]);
+        }
+    }
 }

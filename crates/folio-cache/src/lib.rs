@@ -1,8 +1,8 @@
 //! A page cache in user space: files are read and written through reference-counted page frames.
 //!
-//! A [`Cache`] holds pages of files in a fixed amount of memory. A hit takes no lock. A
-//! [`PageHandle`] is a page without a copy, which outlives eviction, truncation and the cache.
-//! Bytes come from local files, or from any [`Backing`].
+//! A [`Cache`] holds pages of files in a bounded amount of memory. A hit takes no lock. A
+//! [`PageHandle`] pins a page, normally without a copy, and outlives eviction, truncation and the
+//! cache. Bytes come from local files, or from any [`Backing`].
 //!
 //! ```
 //! use folio_cache::Cache;
@@ -38,8 +38,10 @@
 //!  (a file, …) └──────── reclaim, migrate, offline ──┘
 //! ```
 //!
-//! - A hit writes nothing shared except the page's own reference count: index, `try_get`, re-check
-//!   (R8), copy, put.
+//! - A hit that copies bytes takes no reference: it loads the slot, copies, and loads the slot
+//!   again. It writes nothing shared, except a referenced bit that is not set.
+//! - A hit that returns a handle writes nothing shared but the page's own reference count: index,
+//!   `try_get`, re-check (R8).
 //! - A frozen folio in the index means *in progress*. Threads that need it sleep, and none spins.
 //!   So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
@@ -56,7 +58,7 @@
 //! | [`Cache`], [`CacheBuilder`] | the memory, and its configuration |
 //! | [`File`], [`OpenOptions`] | an open file: positioned reads and writes, syncs |
 //! | [`FileCursor`] | a position, with `Read`, `BufRead`, `Seek` and `Write` |
-//! | [`PageHandle`], [`RangeHandle`] | bytes of one page, and of many, without a copy |
+//! | [`PageHandle`], [`RangeHandle`] | pinned bytes of one page, and of many |
 //! | [`File::read_at_async`] and others, [`ByteStream`] | futures and a stream, for any executor |
 //! | [`File::read_many`] | many reads by one call |
 //! | [`Backing`], [`LocalFile`], [`testing::Memory`] | sources of bytes |
@@ -70,10 +72,11 @@
 //!
 //! # Ranges, futures, streams
 //!
-//! [`File::range`] pins any number of pages without a copy, in one allocation, as a [`Buf`].
-//! [`File::bytes`] returns [`Bytes`]. Both, and [`File::read_at`], exist as futures too, and
-//! [`File::stream`] is a scan. They need no runtime: a hit is ready at the first poll, and a thread
-//! of the cache reads a miss. `examples/serve.rs` serves ranges over HTTP.
+//! [`File::range`] pins any number of pages, in one allocation, as a [`Buf`]. It copies them only
+//! if the handle would pin more than four times its length, and more than two pages: a short range
+//! in larger folios. [`File::bytes`] returns [`Bytes`]. Both, and [`File::read_at`], exist as
+//! futures too, and [`File::stream`] is a scan. They need no runtime: a hit is ready at the first
+//! poll, and a thread of the cache reads a miss. `examples/serve.rs` serves ranges over HTTP.
 //!
 //! ```
 //! use folio_cache::Buf;
@@ -105,18 +108,18 @@
 //!
 //! # Changes by other programs
 //!
-//! A read that would end early checks the file's size first, so growth and truncation are seen
-//! where they matter. Bytes that another program rewrites in place are seen after
-//! [`File::revalidate`] or the next open. These compare size, mtime and ctime: a change within one
-//! clock tick of the file system can be missed.
+//! A read that goes past the known end queries the file's size first, and so does a fill that gets
+//! fewer bytes than it should: growth and truncation are seen where they matter. Bytes that another
+//! program rewrites in place are seen after [`File::revalidate`] or the next open. These compare
+//! size, mtime and ctime: a change within one clock tick of the file system can be missed.
 //!
 //! | a change of the file | at the next open its pages |
 //! | --- | --- |
 //! | a write, a truncation, a sync through this cache | stay |
 //! | `chmod`, `mv`, `ln`, `touch` inside [`File::change_metadata`] | stay |
-//! | any of a file that can never be written again: `fs-verity`, a sealed memory file | stay |
-//! | the same outside of it | are read again |
+//! | `chmod`, `mv`, `ln`, `touch` outside of `change_metadata` | are read again |
 //! | a write by another program | are read again |
+//! | any, if the file can never be written again: `fs-verity`, a sealed memory file | stay |
 //!
 //! Outside of [`File::change_metadata`], a new ctime may also mean a write after which the mtime
 //! was set back.
@@ -192,7 +195,7 @@
 
 mod api;
 mod backing;
-mod length;
+mod coherence;
 mod memory;
 pub mod policy;
 pub mod pressure;
@@ -211,7 +214,7 @@ pub use api::frames::CacheFrames;
 pub use api::group::{Group, GroupBuilder};
 pub use api::options::OpenOptions;
 pub use api::range::RangeHandle;
-pub use api::read_many::Read;
+pub use api::read_many::ReadRequest;
 pub use api::stream::ByteStream;
 pub use backing::error::raw_os_error;
 pub use backing::remote::{

@@ -17,7 +17,8 @@ use std::time::Duration;
 use common::{StopOnDrop, assert_nothing_leaked};
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{
-    AsyncBacking as _, Buf as _, Cache, File, Key, Preferences, Read, RemoteVersion, Validator,
+    AsyncBacking as _, Buf as _, Cache, File, Key, Preferences, ReadRequest, RemoteVersion,
+    Validator,
 };
 use futures_core::Stream as _;
 use pollster::block_on;
@@ -236,7 +237,7 @@ fn many_reads_have_a_result_each() {
     let mut bufs = [[0; 100]; 4];
     let offsets = [0, 500_000, 800_000, 1 << 20];
     let mut reads: Vec<_> =
-        bufs.iter_mut().zip(offsets).map(|(buf, offset)| Read::new(buf, offset)).collect();
+        bufs.iter_mut().zip(offsets).map(|(buf, offset)| ReadRequest::new(buf, offset)).collect();
     file.read_many(&mut reads);
     let results: Vec<_> =
         reads.iter().map(|read| read.result.as_ref().copied().map_err(io::Error::kind)).collect();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Frames, Policy};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, Durable, FileId, LocalFile, Read, Version};
+use folio_cache::{Backing, Cache, Durable, FileId, LocalFile, ReadRequest, Version};
 use rustix::fs::OFlags;
 
 const EIO: i32 = 5;
@@ -41,7 +41,7 @@ fn a_read_across_16_tib_ends_there_and_fills_no_other_page() {
     assert_eq!(file.read_at(&mut buf[..9], 0).unwrap(), 9);
     assert_eq!(&buf[..9], b"the first");
     file.invalidate();
-    let mut reads = [Read::new(&mut buf, end - 4096)];
+    let mut reads = [ReadRequest::new(&mut buf, end - 4096)];
     file.read_many(&mut reads);
     assert_eq!(reads[0].result.as_ref().unwrap(), &4096);
     drop(file);

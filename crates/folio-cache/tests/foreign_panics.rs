@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Gated, assert_nothing_leaked};
 use folio_cache::policy::{Advice, Frames, HotCold, Policy};
 use folio_cache::testing::{Call, Distant, Fault, Memory};
-use folio_cache::{Cache, File, Read};
+use folio_cache::{Cache, File, ReadRequest};
 use folio_frames::FRAME_SIZE;
 use parking_lot::Mutex;
 
@@ -92,7 +92,7 @@ fn any_call(cache: &Cache, files: &[File], contents: &[u8], random: &mut fastran
         _ => {
             let mut bufs = vec![[0; 100]; 50];
             let mut reads: Vec<_> =
-                (0..).step_by(100_000).zip(&mut bufs).map(|(at, buf)| Read::new(buf, at)).collect();
+                (0..).step_by(100_000).zip(&mut bufs).map(|(at, buf)| ReadRequest::new(buf, at)).collect();
             file.read_many(&mut reads);
         }
     };

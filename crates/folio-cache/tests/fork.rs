@@ -15,7 +15,7 @@ use std::thread;
 
 use common::Gated;
 use folio_cache::testing::{Call, Memory};
-use folio_cache::{Cache, File, OpenOptions, Read};
+use folio_cache::{Cache, File, OpenOptions, ReadRequest};
 use folio_frames::{FRAME_SIZE, Pfn};
 
 const PAGE: u64 = FRAME_SIZE as u64;
@@ -82,7 +82,7 @@ fn read_many(file: &File, shift: u64) -> usize {
         file.invalidate();
         let offset = |n: usize| (n as u64 * 4 + shift) % 256 * PAGE;
         let mut reads: Vec<_> =
-            bufs.iter_mut().enumerate().map(|(n, buf)| Read::new(buf, offset(n))).collect();
+            bufs.iter_mut().enumerate().map(|(n, buf)| ReadRequest::new(buf, offset(n))).collect();
         file.read_many(&mut reads);
         for read in reads {
             match read.result {

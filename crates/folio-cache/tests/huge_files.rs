@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::{Call, Memory};
-use folio_cache::{Cache, File, Read};
+use folio_cache::{Cache, File, ReadRequest};
 use futures_core::Stream;
 use pollster::block_on;
 
@@ -42,9 +42,9 @@ fn assert_too_large<T>(result: io::Result<T>, what: &str) {
 /// Returns the result of each kind of read for `len` bytes at `offset`.
 fn reads(file: &File, offset: u64, len: usize) -> Vec<(&'static str, io::Result<usize>)> {
     let mut buf = vec![0; len];
-    let mut many = [Read::new(&mut buf, offset)];
+    let mut many = [ReadRequest::new(&mut buf, offset)];
     file.read_many(&mut many);
-    let [Read { result: many, .. }] = many;
+    let [ReadRequest { result: many, .. }] = many;
     let mut parts = [vec![0; len / 2], vec![0; len - len / 2]];
     let mut slices = parts.each_mut().map(|part| io::IoSliceMut::new(part));
     let mut other = vec![0; len];

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
-use folio_cache::pressure::{Pressure, PressureHandle, PressureSource, Reading, Room};
+use folio_cache::pressure::{Headroom, Pressure, PressureHandle, PressureSource, Reading};
 use folio_cache::testing::Memory;
 use folio_cache::{Cache, File};
 
@@ -247,7 +247,7 @@ impl PressureSource for Panics {
     fn read(&mut self, has_event: bool) -> Reading {
         assert!(!has_event, "it has no descriptor");
         assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "as the test wants");
-        Reading { signal: false, rooms: vec![Room { limit: 0, used: 100 << 20 }] }
+        Reading { signal: false, headrooms: vec![Headroom { limit: 0, used: 100 << 20 }] }
     }
 }
 

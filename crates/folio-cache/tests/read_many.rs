@@ -10,7 +10,7 @@ use std::thread;
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, FileId, LocalFile, Read, Version};
+use folio_cache::{Backing, Cache, FileId, LocalFile, ReadRequest, Version};
 
 #[test]
 fn read_many_equals_single_reads() {
@@ -36,8 +36,10 @@ fn read_many_equals_single_reads() {
                     (random.usize(..bytes.len() + 3000), vec![0; len])
                 })
                 .collect();
-            let mut reads: Vec<_> =
-                memory.iter_mut().map(|(offset, buf)| Read::new(buf, *offset as u64)).collect();
+            let mut reads: Vec<_> = memory
+                .iter_mut()
+                .map(|(offset, buf)| ReadRequest::new(buf, *offset as u64))
+                .collect();
             file.read_many(&mut reads);
             let results: Vec<_> = reads.into_iter().map(|read| read.result.unwrap()).collect();
             for ((offset, buf), read) in memory.iter().zip(results) {
@@ -62,7 +64,7 @@ fn each_of_many_reads_gets_its_own_error() {
     memory.inject(Call::Fill, 10, 1, Fault::Error(5));
     let mut buf = [[0; 64]; 10];
     let mut reads: Vec<_> =
-        (0..).zip(&mut buf).map(|(n, buf)| Read::new(buf, n * 3 * 4096)).collect();
+        (0..).zip(&mut buf).map(|(n, buf)| ReadRequest::new(buf, n * 3 * 4096)).collect();
     let before: io::Error = io::Error::from_raw_os_error(5);
     file.read_many(&mut reads);
     for (n, read) in reads.into_iter().enumerate() {
@@ -141,8 +143,11 @@ fn a_page_read_after_a_truncate_is_not_valid_after_regrowth() {
     *backing.1.lock().unwrap() = vec![(100 * PAGE, truncate), (0, write)];
 
     let (mut first, mut last, mut wide) = ([0; 64], [0; 4096], vec![0; 65 * PAGE as usize]);
-    let mut reads =
-        [Read::new(&mut first, 0), Read::new(&mut last, LAST), Read::new(&mut wide, 100 * PAGE)];
+    let mut reads = [
+        ReadRequest::new(&mut first, 0),
+        ReadRequest::new(&mut last, LAST),
+        ReadRequest::new(&mut wide, 100 * PAGE),
+    ];
     file.read_many(&mut reads);
     assert!(
         reads.iter().all(|read| read.result.as_ref().is_ok_and(|&n| n == read.buf.len())),

@@ -33,7 +33,7 @@ const CRATES: [Layers; 5] = [
             &["state"],
             &["writeback"],
             &["memory"],
-            &["length"],
+            &["coherence"],
             &["read"],
             &["write"],
             &["api"],

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use folio_cache::{Cache, File, LocalFile, Read};
+use folio_cache::{Cache, File, LocalFile, ReadRequest};
 use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
 use folio_uring::{Request, Ring};
@@ -125,7 +125,9 @@ impl Bench {
                 .memory
                 .iter_mut()
                 .flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE))
-                .map(|buf| Read::new(buf, self.random.u64(..FILE / PAGE as u64) * PAGE as u64))
+                .map(|buf| {
+                    ReadRequest::new(buf, self.random.u64(..FILE / PAGE as u64) * PAGE as u64)
+                })
                 .collect();
             self.cached.read_many(&mut reads);
             for read in reads {

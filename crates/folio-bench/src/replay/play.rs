@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
-use folio_cache::{Cache, CacheStats, File, Read};
+use folio_cache::{Cache, CacheStats, File, ReadRequest};
 
 use super::spool::Spool;
 use crate::support::memcpy_backing::MemcpyBacking;
@@ -55,7 +55,7 @@ fn player(make: fn(u32) -> Box<dyn Policy>) -> Player {
 /// Reads one byte of a page, and nothing ahead.
 fn use_page(file: &File, page: u32) -> io::Result<()> {
     let mut byte = [0];
-    let mut reads = [Read::new(&mut byte, u64::from(page) * PAGE as u64)];
+    let mut reads = [ReadRequest::new(&mut byte, u64::from(page) * PAGE as u64)];
     file.read_many(&mut reads);
     let [read] = reads;
     read.result.map(drop)

@@ -25,9 +25,9 @@ use crate::rt::batches::Batches;
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::memory_wait::MemoryWait;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
-use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
@@ -141,7 +141,8 @@ impl<S: Scheme> CacheBuilder<S> {
         }
     }
 
-    /// Sets the memory for pages and their index, in bytes, rounded down to 2 MiB.
+    /// Sets the maximum memory for pages of files, for the indexes that find them, and for the
+    /// state of open files, in bytes, rounded down to 2 MiB.
     ///
     /// The default is a quarter of the memory that this process may use: that of the machine, or
     /// the limit of its control groups, version 1 or 2.
@@ -167,7 +168,8 @@ impl<S: Scheme> CacheBuilder<S> {
         self
     }
 
-    /// Sets the maximum number of background I/O threads. 0 disables all cache threads.
+    /// Sets the maximum number of background I/O threads for one file. All files together have at
+    /// most twice as many and one more. 0 disables all threads of the cache.
     ///
     /// The default is 16. See [`Cache::set_io_threads`].
     pub fn io_threads(mut self, threads: usize) -> Self {
@@ -207,9 +209,9 @@ impl<S: Scheme> CacheBuilder<S> {
 
     /// Sets whether the bytes of a page are zeroed as soon as its memory is free.
     ///
-    /// If a [`fill`](crate::Backing::fill) counts more bytes than it wrote, or looks at the
-    /// buffers, it then finds zeroes and not the bytes of another file. So does a core dump. Each
-    /// freed page costs the zeroing, about 100 ns for 4 KiB.
+    /// A [`fill`](crate::Backing::fill) that looks at its buffers, or returns a count larger than
+    /// the bytes it wrote, then meets zeroes and not the bytes of another file. So does a core
+    /// dump. Each freed page costs the zeroing, about 100 ns for 4 KiB.
     ///
     /// The default is `false`: free memory holds the bytes of its last use. Debug builds overwrite
     /// them with `0xA5`.
@@ -229,8 +231,8 @@ impl<S: Scheme> CacheBuilder<S> {
     }
 
     /// Records the pages that are read and written, for `folio policy`, which finds out the hits of
-    /// each policy and size. Of all pages, one in `one_in` is recorded, a power of two: for a cache
-    /// of `n` pages, `n / 1000` is enough to know its hit ratio to about a hundredth.
+    /// each policy and size. One page in `one_in` is recorded, a power of two. For a cache of `n`
+    /// pages, `one_in` up to `n / 1000` estimates its hit ratio within about 1 %.
     ///
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
     /// middle of a read or write: a `File` is good enough. The writer must not use this cache, which
@@ -273,9 +275,10 @@ impl<S: Scheme> CacheBuilder<S> {
     ///
     /// # Errors
     ///
-    /// - `InvalidInput` if the capacity is less than 2 MiB, or the maximum capacity is less than
-    ///   the capacity or more than the memory of the machine, or the name contains a NUL, or the
-    ///   share of the recorded pages is no power of two.
+    /// - `InvalidInput` if the capacity is less than 2 MiB, or more than the maximum capacity.
+    /// - `InvalidInput` if the maximum capacity is more than the memory of the machine.
+    /// - `InvalidInput` if the name contains a NUL.
+    /// - `InvalidInput` if one page in a number that is no power of two is to be recorded.
     /// - `InvalidInput` for a [`Pressure`] with a floor above the capacity, or a rate of 0.
     /// - `OutOfMemory` if the address space has no room.
     /// - The error of the writer that gets the recording.
@@ -323,7 +326,7 @@ impl<S: Scheme> CacheBuilder<S> {
             arrivals,
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
-            room: Room::default(),
+            memory_wait: MemoryWait::default(),
             dirty_pages: AtomicU64::new(0),
             sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),

@@ -22,7 +22,7 @@ use crate::writeback::sync;
 /// The time that [`Cache::quiesce`] waits for requests to distant stores.
 const DISTANT_QUIESCE: Duration = Duration::from_secs(1);
 
-/// Files cached in a fixed amount of memory. A clone is another handle on the same cache.
+/// Files cached in a bounded amount of memory. A clone is another handle on the same cache.
 ///
 /// The memory is freed when the last clone, the last [`File`] and the last handle are dropped.
 ///
@@ -85,10 +85,10 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Waits until no page is being read ahead, or written by the flusher. Requests of a reader
-    /// that was just dropped continue for a while, and keep its file open. Does not wait for
-    /// requests that do not end, but for slow ones: beside files in use it may take long. See
-    /// [`File::quiesce`] for one file. Waits at most a second for requests to distant stores, and
-    /// does not know of those that a spawner drives.
+    /// that was just dropped continue for a while, and keep its file open. Waits for slow requests,
+    /// not for hung ones: beside files in use it may take long. See [`File::quiesce`] for one file.
+    /// Waits at most a second for requests to distant stores, and does not know of those that a
+    /// spawner drives.
     pub fn quiesce(&self) {
         if self.shared.is_inherited() {
             return;
@@ -161,9 +161,9 @@ impl<S: Scheme> Cache<S> {
         CacheStats { shown_bytes, pinned_bytes, ..self.shared.groups.stats() }
     }
 
-    /// Returns the memory of the indexes that find the pages of open files, in bytes, or the memory
-    /// that the capacity has paid for them, in blocks of 2 MiB, if that is more. It returns after
-    /// the last close.
+    /// Returns the memory of the indexes that find the pages of open files, in bytes. If the
+    /// capacity has paid blocks of 2 MiB for them that are more, returns these. The memory is
+    /// released after the last close.
     pub fn index_bytes(&self) -> usize {
         let spare =
             if self.shared.is_inherited() { 0 } else { capacity::spare_bytes(&self.shared) };
@@ -171,7 +171,7 @@ impl<S: Scheme> Cache<S> {
     }
 
     /// Returns the memory of the state of open files, in bytes. The capacity pays for it, as for
-    /// indexes. It returns after the last close.
+    /// indexes. The memory is released after the last close.
     ///
     /// A file of one page that was only read costs about 210 bytes, beside its backing. So a
     /// million of them fit into 256 MiB, beside 56 MiB of pages. An open fails with `OutOfMemory`

@@ -10,7 +10,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::open::{Open, open_mapping};
 use crate::backing::Backing;
 use crate::backing::remote::Priority;
-use crate::length::{once, refresh, version};
+use crate::coherence::{once, refresh, version};
 use crate::policy::Advice;
 use crate::read::copy;
 use crate::read::request::How;
@@ -69,6 +69,12 @@ impl<S: Scheme> File<S> {
     pub(crate) fn of(opened: Open<S>) -> Self {
         let priority = opened.mapping.shared.groups.of(opened.mapping.id).priority;
         Self { opened, advice: Advice::Normal, priority }
+    }
+
+    /// Returns `true` if the file is an object of a store that answers late.
+    #[inline]
+    pub(crate) fn is_distant(&self) -> bool {
+        self.opened.mapping.remote().is_some()
     }
 
     /// Reads into `buf` from `offset` on. Returns the number of bytes read: 0 at or past the end of
@@ -148,11 +154,12 @@ impl<S: Scheme> File<S> {
         Ok(())
     }
 
-    /// Returns the bytes from `offset` to the end of its page or of the file, without a copy.
-    /// Returns `None` at or past the end.
+    /// Returns the bytes from `offset` to the end of its page or of the file. Returns `None` at or
+    /// past the end.
     ///
-    /// The handle pins at most four times its length, or two pages. If its page lies in a larger
-    /// folio that others pin, it gets a copy of the page, as long as a frame is free for that.
+    /// The handle pins its page, without a copy, unless that lies in a larger folio that others
+    /// pin: more than four times the length of the handle, and more than two pages. Then the handle
+    /// gets a copy of the page, as long as a frame is free.
     ///
     /// # Errors
     ///
@@ -223,12 +230,14 @@ impl<S: Scheme> File<S> {
     }
 
     /// Runs `change`, which changes something about the file but none of its bytes: permissions,
-    /// owner, names, times. The pages stay in the cache, where the next open would drop them.
+    /// owner, names, times. The pages stay in the cache. Without this call the next open drops
+    /// them.
     ///
     /// The change shows as a new ctime, and so does a write by another program that sets the mtime
     /// back. No system call tells the two apart, so a change that is not declared here costs the
-    /// pages. It is a promise: no other program writes to the file while `change` runs, or
-    /// those bytes may not be seen. A version that was not the known one before stays unknown.
+    /// pages. It is a promise: no other program writes to the file while `change` runs, or those
+    /// bytes may not be seen. If the file had already changed before the call, the next open drops
+    /// the pages all the same.
     ///
     /// `change` may use the file. Its result is returned, and the pages stay if it fails as well.
     ///

@@ -21,10 +21,18 @@ use crate::write::write_pages;
 /// `write(2)`, such as `ENOSPC` or `EFBIG`, come later here.
 ///
 /// A page is written atomically for readers. A call that spans several pages may be seen half done.
-/// Handles keep their bytes. If more than a quarter of the capacity is dirty, a write waits for
-/// writeback of its own file. Then a file may still have a sixteenth of the capacity dirty,
-/// whatever the others have; and the pages of a file that cannot be written do not count against
-/// the others, up to three quarters of the capacity in all.
+/// Handles keep their bytes.
+///
+/// A write that would leave too much dirty waits for writeback of its own file. A file may have
+/// more dirty bytes while one of these holds, and all files have less than three quarters of the
+/// capacity dirty:
+///
+/// | limit | compared with the dirty bytes of |
+/// | --- | --- |
+/// | a quarter of the capacity | all files, without those that cannot be written |
+/// | a sixteenth of the capacity | this file, whatever the others have |
+///
+/// A file that cannot be written has the first limit alone, and there all files count.
 ///
 /// # Files that cannot be written
 ///
@@ -36,11 +44,13 @@ use crate::write::write_pages;
 ///
 /// If the process is killed, the bytes that were appended since the last sync are in the file from
 /// the first one up to some point: there is no hole before newer bytes. Whatever lies past the end
-/// of the backing is written in the order of the file. There are two exceptions: bytes that the
-/// backing refuses with another error than a lack of room, which is reported; and a length that
-/// another program changes meanwhile. Bytes that replace older ones reach the file in any order,
-/// also relative to appended ones: only a sync orders them. If the machine fails, only a sync
-/// promises anything.
+/// of the backing is written in the order of the file. There are two exceptions:
+///
+/// - The backing refuses bytes with another error than a lack of room. That error is reported.
+/// - Another program changes the length meanwhile.
+///
+/// Bytes that replace older ones reach the file in any order, also relative to appended ones: only
+/// a sync orders them. If the machine fails, only a sync promises anything.
 ///
 /// # Files without a name
 ///
@@ -49,9 +59,9 @@ use crate::write::write_pages;
 /// that lives briefly is never written. Deleting a file that could not be written for want of room
 /// gives its memory and its space back.
 ///
-/// Call [`flush`](File::flush) before the last close if the bytes are needed all the same: another
-/// descriptor of the file is open outside of this cache, or a file of `O_TMPFILE` gets its name
-/// (`linkat(2)`) after the close.
+/// Call [`flush`](File::flush) before the last close if the bytes are needed all the same. They are
+/// if another descriptor of the file is open outside of this cache. They are too if a file of
+/// `O_TMPFILE` gets its name (`linkat(2)`) after the close.
 impl<S: Scheme> File<S> {
     /// Writes `buf` at `offset`, and extends the file if necessary: a gap reads as zeroes. Returns
     /// the number of bytes written. A short count means an error part-way that the next write

@@ -14,7 +14,7 @@ use crate::api::file::File;
 use crate::api::options::OpenOptions;
 use crate::backing::Backing;
 use crate::backing::remote::{AsyncBacking, Priority, RemoteVersion};
-use crate::length::version;
+use crate::coherence::version;
 use crate::memory::{frames_view, resident};
 use crate::policy::{HotCold, Policy};
 use crate::state::groups::{GroupState, group_of};

@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod cursor;
 pub(crate) mod distant;
 pub(crate) mod file;
+pub(crate) mod file_hints;
 pub(crate) mod file_write;
 pub(crate) mod frames;
 pub(crate) mod futures;

@@ -12,12 +12,12 @@ use rustix::io::Errno;
 
 use crate::backing::error::{error, numbered};
 use crate::backing::{Backing, Durable};
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::file_room;
-use crate::state::error_cursor::ErrorCursor;
 use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::writeback_errors::ErrorCursor;
 use crate::writeback::sync;
 use crate::writeback::unlinked;
 

@@ -128,8 +128,8 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the group of the file. A file that is in memory already must be in this group, and in
-    /// any group without this call.
+    /// Sets the group of the file. A file already in memory must belong to this group. Without this
+    /// call it keeps its group.
     pub fn group<S: Scheme>(&mut self, group: &Group<S>) -> &mut Self {
         self.group = Some(Arc::clone(&group.state));
         self

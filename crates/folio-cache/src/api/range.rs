@@ -1,4 +1,4 @@
-//! Ranges: bytes of several pages, pinned without a copy, or copied into several buffers.
+//! Ranges: bytes of several pages, pinned, or copied into several buffers.
 //!
 //! Pages of a range that are adjacent in memory form one piece ([`Adjacent`]). `Bytes` stands for
 //! one piece only, because it is one address and one length. So there are two answers, with one
@@ -37,8 +37,8 @@ use crate::state::shown::{Counted, Shown};
 use crate::state::stats::Count;
 use crate::state::units::pages_of;
 
-/// Bytes of a range of a file without a copy, each page as it was when the handle was made. They
-/// never change. [`File::range`] returns it; [`PageHandle`](crate::PageHandle) is the same for one
+/// Pinned bytes of a range of a file, each page as it was when the handle was made. They never
+/// change. [`File::range`] returns it; [`PageHandle`](crate::PageHandle) is the same for one
 /// page.
 ///
 /// It is a [`Buf`], as network code expects. Each chunk is a piece of memory, often longer than a
@@ -233,11 +233,12 @@ impl<S: Scheme> fmt::Debug for RangeHandle<S> {
 }
 
 impl<S: Scheme> File<S> {
-    /// Returns up to `len` bytes from `offset` on, without a copy: fewer only at the end of the
-    /// file, and none at or past it. Missing pages are read by few requests.
+    /// Returns up to `len` bytes from `offset` on: fewer only at the end of the file, and none at
+    /// or past it. Missing pages are read by few requests.
     ///
-    /// The handle pins at most four times its length, or two pages. A range that lies in larger
-    /// folios is copied, as long as frames are free for that.
+    /// The pages are pinned, not copied, unless the handle would pin more than four times its
+    /// length, and more than two pages: a short range in larger folios. That is copied, as long as
+    /// frames are free.
     ///
     /// # Errors
     ///
@@ -266,8 +267,8 @@ impl<S: Scheme> File<S> {
     /// They pin their pages where these are adjacent in memory, as the bytes of one page always
     /// are. Otherwise they are a copy.
     ///
-    /// They pin at most four times their length, or two pages. Bytes that lie in larger folios are
-    /// copied.
+    /// They are a copy too if they would pin more than four times their length, and more than two
+    /// pages: few bytes in larger folios.
     ///
     /// A slice of `Bytes` keeps all of them pinned, however short it is. To keep a part of a long
     /// range, ask for the part, use [`range`](Self::range) and [`RangeHandle::slice`], or copy it

@@ -22,14 +22,14 @@ const SHARE: usize = 8;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use folio_cache::{Cache, Read, testing::Memory};
+/// use folio_cache::{Cache, ReadRequest, testing::Memory};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let cache = Cache::new(4 << 20)?;
 /// let file = cache.open_backing(Arc::new(Memory::new(&[7; 1 << 20])))?;
 /// let mut bufs = [[0; 512]; 100];
-/// let mut reads: Vec<Read<'_>> = (0..).step_by(8192).zip(&mut bufs)
-///     .map(|(offset, buf)| Read::new(buf, offset))
+/// let mut reads: Vec<ReadRequest<'_>> = (0..).step_by(8192).zip(&mut bufs)
+///     .map(|(offset, buf)| ReadRequest::new(buf, offset))
 ///     .collect();
 /// file.read_many(&mut reads);
 /// for read in reads {
@@ -40,7 +40,7 @@ const SHARE: usize = 8;
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Read<'b> {
+pub struct ReadRequest<'b> {
     /// The buffer to fill.
     pub buf: &'b mut [u8],
     /// The offset in the file.
@@ -49,7 +49,7 @@ pub struct Read<'b> {
     pub result: io::Result<usize>,
 }
 
-impl<'b> Read<'b> {
+impl<'b> ReadRequest<'b> {
     /// Returns a read that has not been made yet.
     pub fn new(buf: &'b mut [u8], offset: u64) -> Self {
         Self { buf, offset, result: Ok(0) }
@@ -58,7 +58,7 @@ impl<'b> Read<'b> {
 
 /// A read of missing pages.
 struct Missing<'r, 'b> {
-    read: &'r mut Read<'b>,
+    read: &'r mut ReadRequest<'b>,
     page: u32,
     pages: u32,
     /// The truncation count and the length before the fill: see `read_optimistic`.
@@ -73,7 +73,7 @@ impl<S: Scheme> File<S> {
     /// ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) waits
     /// for one page after the other. A local file is read through `io_uring` if the system allows
     /// it. Nothing is read ahead. To keep a disk busy throughout, pass a few hundred reads.
-    pub fn read_many(&self, reads: &mut [Read<'_>]) {
+    pub fn read_many(&self, reads: &mut [ReadRequest<'_>]) {
         if self.is_distant() {
             return self.read_many_distant(reads);
         }
@@ -103,7 +103,7 @@ impl<S: Scheme> File<S> {
         self.fill_many(&mut missing);
     }
 
-    fn read_many_distant(&self, reads: &mut [Read<'_>]) {
+    fn read_many_distant(&self, reads: &mut [ReadRequest<'_>]) {
         let mut into: Vec<_> =
             reads.iter_mut().map(|read| Into::new(read.buf, read.offset)).collect();
         let done = block_on(self.read_distant(&mut into, self.blocking()));

@@ -1,4 +1,4 @@
-//! A scan as a stream: the bytes of a range, one piece after the other, without a copy.
+//! A scan as a stream: the bytes of a range, one piece after the other, pinned.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use futures_core::Stream;
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
 use crate::backing::remote::RemoteVersion;
-use crate::length::version;
+use crate::coherence::version;
 use crate::memory::short_handle::PinnedBytes;
 use crate::read::async_miss::Progress;
 use crate::read::collect::MAX_RESTARTS;

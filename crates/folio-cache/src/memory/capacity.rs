@@ -19,7 +19,7 @@ use folio_ref::{Scheme, broken};
 use crate::backing::error::error;
 use crate::memory::frames_view;
 use crate::memory::index_room;
-use crate::memory::limits::{self, machine_bytes};
+use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::reclaim;
 use crate::memory::sweep;
@@ -199,7 +199,7 @@ fn fit_under_lock<S: Scheme>(
     let capacity = shared.capacity.bytes() / block_bytes;
     let beside_pages = shared.leaves.bytes() + shared.leaves.file_bytes();
     let blocks = (beside_pages + block_bytes / 2) / block_bytes;
-    let wanted = (capacity - blocks.min(limits::beside_pages(capacity))).max(1);
+    let wanted = (capacity - blocks.min(index_room::beside_pages(capacity))).max(1);
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {

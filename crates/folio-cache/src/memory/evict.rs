@@ -25,7 +25,6 @@ use smallvec::SmallVec;
 use crate::memory::frames_view::{self, BATCH, NO_FRAMES, Victim, frames_of};
 use crate::memory::large_folio::{self, FreeOnDrop};
 use crate::state::frames::{FrozenFolio, Slot};
-use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::stats::Count;
@@ -223,7 +222,7 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         }
         if let Some(folio) = evict_slot(mapping, slot, *pfn, *page) {
             self.folios.push(folio);
-            kept::left(mapping, 1);
+            mapping.left(1);
             give_back_leaf(mapping, *page);
             mapping.count(Count::Reclaimed, 1);
             return Some((1, NO_FRAMES));
@@ -300,7 +299,7 @@ pub(crate) fn evict_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, page: 
     let _freed = FreeOnDrop(Some(folio));
     mapping.count(Count::Reclaimed, 1);
     // Before the policy, which may panic.
-    kept::left(mapping, 1);
+    mapping.left(1);
     frames_view::evicted(&mapping.shared, evicted);
     true
 }

@@ -33,7 +33,7 @@ pub(crate) fn admit_at_once<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> us
     if pages < 2 || own + pages <= capacity / RESERVE_SHARE {
         return pages;
     }
-    let in_flight = usize::try_from(shared.room.in_flight()).unwrap_or(usize::MAX);
+    let in_flight = usize::try_from(shared.memory_wait.in_flight()).unwrap_or(usize::MAX);
     pages.min(capacity.saturating_sub(in_flight).saturating_sub(own)).max(1)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn admit<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
 
 #[cold]
 fn wait_for_several<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
-    let mut look = mapping.shared.room.look();
+    let mut look = mapping.shared.memory_wait.look();
     let (mut admitted, mut in_vain) = (admit_at_once(mapping, pages), 0);
     while admitted < 2 && in_vain < PATIENCE {
         in_vain = if look.wait(PAUSE) { 0 } else { in_vain + 1 };
@@ -112,13 +112,13 @@ impl<'m, S: Scheme> InFlight<'m, S> {
 }
 
 fn begin<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
-    mapping.shared.room.begin(pages);
+    mapping.shared.memory_wait.begin(pages);
     mapping.in_flight(pages as u64);
 }
 
 fn end<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
     mapping.in_flight((pages as u64).wrapping_neg());
-    mapping.shared.room.end(pages);
+    mapping.shared.memory_wait.end(pages);
 }
 
 impl<S: Scheme> Drop for InFlight<'_, S> {

@@ -19,7 +19,6 @@ use smallvec::SmallVec;
 use crate::backing::error::error;
 use crate::memory::evict;
 use crate::memory::frames_view;
-use crate::memory::limits;
 use crate::rt::shim::back_off;
 use crate::state::frames::Slot;
 use crate::state::index::{IndexRoom, NoRoom};
@@ -45,10 +44,15 @@ const MAX_EVICTED: usize = 64;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Returns the part of a capacity that indexes and the state of open files may have together.
+pub(super) fn beside_pages(capacity: usize) -> usize {
+    capacity - capacity / 8
+}
+
 /// Returns the maximum number of bytes of all indexes.
 fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
     let capacity = shared.capacity();
-    let left = limits::beside_pages(capacity).saturating_sub(shared.leaves.file_bytes());
+    let left = beside_pages(capacity).saturating_sub(shared.leaves.file_bytes());
     left.min(capacity / SHARE)
 }
 

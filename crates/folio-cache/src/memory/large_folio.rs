@@ -27,7 +27,6 @@ use smallvec::SmallVec;
 use crate::memory::frames_view;
 use crate::rt::shim::yield_now;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot, LockedSlot};
-use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::units::{Found, split_owner_data};
 
@@ -243,7 +242,7 @@ pub(super) fn reclaim_folio<S: Scheme>(
         evicted.truncate(pages);
         return None;
     };
-    kept::left(mapping, evicted.len() - pages);
+    mapping.left(evicted.len() - pages);
     Some(folio)
 }
 

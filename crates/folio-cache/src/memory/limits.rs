@@ -34,11 +34,6 @@ fn group_limit(root: &Path) -> Option<usize> {
     Some(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Returns the part of a capacity that indexes and the state of open files may have together.
-pub(crate) fn beside_pages(capacity: usize) -> usize {
-    capacity - capacity / 8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

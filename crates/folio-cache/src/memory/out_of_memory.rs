@@ -25,7 +25,7 @@ pub(crate) fn out_of_memory<S: Scheme>(shared: &Shared<S>) -> io::Error {
     let [online, free] =
         [stats.online_frames, stats.free_frames].map(|frames| frames as usize * FRAME_SIZE);
     let offline = capacity.saturating_sub(online);
-    let in_flight = shared.room.in_flight() as usize * FRAME_SIZE;
+    let in_flight = shared.memory_wait.in_flight() as usize * FRAME_SIZE;
     let pinned = online.saturating_sub(free + dirty + in_flight);
     tracing::error!(
         capacity,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::rt::room::Look;
+use crate::rt::memory_wait::Look;
 use crate::rt::shim::{back_off, yield_now};
 use crate::state::shared::Shared;
 
@@ -57,7 +57,7 @@ pub(super) struct Wait<'c, S: Scheme> {
 impl<'c, S: Scheme> Wait<'c, S> {
     /// Call before the first look.
     pub(super) fn new(shared: &'c Shared<S>) -> Self {
-        let look = shared.room.look();
+        let look = shared.memory_wait.look();
         Self { shared, look, yields: 0, pause: MIN_PAUSE, in_vain: 0, lost: 0 }
     }
 
@@ -73,7 +73,7 @@ impl<'c, S: Scheme> Wait<'c, S> {
             }
             return Next::Look;
         }
-        if self.shared.room.in_flight() > 0 && self.in_vain < PATIENCE {
+        if self.shared.memory_wait.in_flight() > 0 && self.in_vain < PATIENCE {
             self.in_vain = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.in_vain + 1 };
             return Next::Look;
         }

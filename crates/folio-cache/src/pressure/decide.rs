@@ -1,7 +1,7 @@
 //! Decides the capacity under memory pressure: a pure function of the state and of what was read.
 //!
 //! ```text
-//!   free in the tightest room, less its reserve, and what others will have taken soon ("spare")
+//!   free under the tightest limit, less its reserve, and what others will have taken soon: spare
 //!   below 0          ── shrink by what is missing, and the reserve once more
 //!   0 to the reserve ── nothing: so a cache does not swing around its reserve
 //!   above that       ── after the pause, grow at the rate, and keep twice the reserve
@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::pressure::source::Room;
+use crate::pressure::source::Headroom;
 
 /// The unit of a capacity: a block of 2 MiB.
 pub(crate) const BLOCK: u64 = 2 << 20;
@@ -69,7 +69,7 @@ pub(crate) struct State {
     grown: Option<Duration>,
     /// When the last reading was, and what it was that others leave: free, and used by pages.
     left: Option<(Duration, i128)>,
-    /// The limit of the room of that reading.
+    /// The limit of the headroom of that reading.
     limit: u64,
     /// The bytes per second that others take.
     taken: u64,
@@ -87,17 +87,17 @@ pub(crate) struct View {
     pub(crate) used: u64,
     /// A source signalled.
     pub(crate) signal: bool,
-    /// The tightest room. `None`: no room is known.
+    /// The tightest headroom. `None`: no headroom is known.
     pub(crate) spare: Option<Spare>,
 }
 
-/// The bytes that are free in a room beyond its reserve.
+/// The bytes that are free in a headroom beyond its reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spare {
     /// In bytes; less than 0 if the reserve is not whole.
     pub(crate) bytes: i64,
     pub(crate) reserve: u64,
-    /// The limit of the room.
+    /// The limit of the headroom.
     pub(crate) limit: u64,
 }
 
@@ -111,17 +111,17 @@ pub(crate) struct Decision {
     pub(crate) pause: Duration,
 }
 
-/// Returns what is spare in the tightest of these rooms.
-pub(crate) fn tightest(rules: &Rules, rooms: &[Room]) -> Option<Spare> {
-    let spare = |room: &Room| {
-        let share = (room.limit / RESERVE_SHARE).clamp(RESERVE.0, RESERVE.1);
+/// Returns what is spare in the tightest of these headrooms.
+pub(crate) fn tightest(rules: &Rules, headrooms: &[Headroom]) -> Option<Spare> {
+    let spare = |headroom: &Headroom| {
+        let share = (headroom.limit / RESERVE_SHARE).clamp(RESERVE.0, RESERVE.1);
         let reserve = rules.reserve.unwrap_or(share);
-        let free = i128::from(room.limit) - i128::from(room.used);
+        let free = i128::from(headroom.limit) - i128::from(headroom.used);
         let bytes = free - i128::from(reserve);
         let bytes = bytes.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        Spare { bytes, reserve, limit: room.limit }
+        Spare { bytes, reserve, limit: headroom.limit }
     };
-    rooms.iter().map(spare).min_by_key(|spare| spare.bytes)
+    headrooms.iter().map(spare).min_by_key(|spare| spare.bytes)
 }
 
 /// Decides the capacity. It is a number of whole blocks within the floor and what the user set.
@@ -202,7 +202,7 @@ fn look_ahead(state: &mut State, view: &View) -> View {
     View { spare: Some(Spare { bytes, ..spare }), ..*view }
 }
 
-/// Returns the bytes to give back for the tightest room: 0 while its reserve is whole.
+/// Returns the bytes to give back for the tightest headroom: 0 while its reserve is whole.
 fn missing(view: &View) -> u64 {
     match view.spare {
         Some(spare) if spare.bytes < 0 => spare.bytes.unsigned_abs().saturating_add(spare.reserve),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::pressure::source::Room;
+use crate::pressure::source::Headroom;
 
 /// A limit from here on is none: version 1 writes "no limit" as a number larger than any memory.
 const NO_LIMIT: u64 = 1 << 60;
@@ -75,14 +75,14 @@ impl Group {
 
     /// Returns the limit, and what is used under it without the file pages that the kernel evicts
     /// first. `None` without a limit.
-    pub(crate) fn room(&self) -> Option<Room> {
+    pub(crate) fn headroom(&self) -> Option<Headroom> {
         let (usage, evictable) = match self.version {
             Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
             Version::V2 => ("memory.current", "inactive_file"),
         };
         let limit = self.limit()?;
         let used = self.number(usage)?;
-        Some(Room { limit, used: used.saturating_sub(self.stat(evictable).unwrap_or(0)) })
+        Some(Headroom { limit, used: used.saturating_sub(self.stat(evictable).unwrap_or(0)) })
     }
 
     fn limit_files(&self) -> &'static [&'static str] {
@@ -105,14 +105,14 @@ impl Group {
 }
 
 /// Returns the machine's memory, and what of it is not available, by `/proc/meminfo`.
-pub(crate) fn machine(root: &Path) -> Option<Room> {
+pub(crate) fn machine(root: &Path) -> Option<Headroom> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let bytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
     };
     let limit = bytes("MemTotal:")?;
-    Some(Room { limit, used: limit.saturating_sub(bytes("MemAvailable:")?) })
+    Some(Headroom { limit, used: limit.saturating_sub(bytes("MemAvailable:")?) })
 }
 
 #[cfg(test)]
@@ -160,24 +160,24 @@ mod tests {
         write(&groups, "memory/app/memory.limit_in_bytes", "1000\n");
         write(&groups, "memory/app/memory.usage_in_bytes", "900\n");
         write(&groups, "memory/app/memory.stat", "inactive_file 1\ntotal_inactive_file 200\n");
-        let rooms = |membership| {
+        let headrooms = |membership| {
             let groups = find(dir.path(), membership);
-            groups.iter().filter_map(Group::room).collect::<Vec<_>>()
+            groups.iter().filter_map(Group::headroom).collect::<Vec<_>>()
         };
-        assert_eq!(rooms("0::/app\n"), [Room { limit: 800, used: 600 }], "the high limit");
-        assert_eq!(rooms("4:memory:/app\n"), [Room { limit: 1000, used: 700 }]);
+        assert_eq!(headrooms("0::/app\n"), [Headroom { limit: 800, used: 600 }], "the high limit");
+        assert_eq!(headrooms("4:memory:/app\n"), [Headroom { limit: 1000, used: 700 }]);
         write(&groups, "app/memory.high", "max\n");
-        assert_eq!(rooms("0::/app\n"), [Room { limit: 1000, used: 600 }]);
+        assert_eq!(headrooms("0::/app\n"), [Headroom { limit: 1000, used: 600 }]);
         write(&groups, "app/memory.max", "0\n");
-        assert_eq!(rooms("0::/app\n"), [Room { limit: 0, used: 600 }]);
+        assert_eq!(headrooms("0::/app\n"), [Headroom { limit: 0, used: 600 }]);
         write(&groups, "app/memory.max", "max\n");
-        assert_eq!(rooms("0::/app\n"), [], "no limit");
+        assert_eq!(headrooms("0::/app\n"), [], "no limit");
         write(&groups, "app/memory.max", "many\n");
-        assert_eq!(rooms("0::/app\n"), [], "not a number");
+        assert_eq!(headrooms("0::/app\n"), [], "not a number");
         let found = find(dir.path(), "4:memory:/app\n0::/app\n");
         assert_eq!(found.iter().find_map(Group::stalls), Some(groups.join("app/memory.pressure")));
         fs::remove_dir_all(&groups).unwrap();
-        assert!(found.iter().all(|group| group.room().is_none()), "the groups are gone");
+        assert!(found.iter().all(|group| group.headroom().is_none()), "the groups are gone");
     }
 
     #[test]
@@ -186,9 +186,12 @@ mod tests {
         assert_eq!(machine(dir.path()), None);
         let text = "MemTotal:       1000 kB\nMemFree:  100 kB\nMemAvailable:    600 kB\n";
         write(dir.path(), "proc/meminfo", text);
-        assert_eq!(machine(dir.path()), Some(Room { limit: 1_024_000, used: 409_600 }));
+        assert_eq!(machine(dir.path()), Some(Headroom { limit: 1_024_000, used: 409_600 }));
         write(dir.path(), "proc/meminfo", "MemTotal:  many kB\n");
         assert_eq!(machine(dir.path()), None);
-        assert!(machine(Path::new("/")).is_some_and(|room| room.free() > 0), "this machine");
+        assert!(
+            machine(Path::new("/")).is_some_and(|headroom| headroom.free() > 0),
+            "this machine"
+        );
     }
 }

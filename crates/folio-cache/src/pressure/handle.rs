@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::pressure::source::{PressureSource, Reading, Room, Wait};
+use crate::pressure::source::{Headroom, PressureSource, Reading, Wait};
 
 /// A source of memory pressure that the program drives. A clone is another handle on the same
 /// source: give one to [`Pressure::source`](crate::pressure::Pressure::source), and keep one. Each
@@ -26,7 +26,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Now {
     signal: bool,
-    room: Option<Room>,
+    headroom: Option<Headroom>,
 }
 
 impl PressureHandle {
@@ -49,13 +49,13 @@ impl PressureHandle {
 
     /// Sets the limit, and what is used under it. Both are in bytes, and include the cache.
     pub fn set_room(&self, limit: u64, used: u64) {
-        self.inner.now.lock().room = Some(Room { limit, used });
+        self.inner.now.lock().headroom = Some(Headroom { limit, used });
         self.wake();
     }
 
     /// Removes the limit.
     pub fn clear_room(&self) {
-        self.inner.now.lock().room = None;
+        self.inner.now.lock().headroom = None;
         self.wake();
     }
 
@@ -76,6 +76,6 @@ impl PressureSource for PressureHandle {
         let _ = rustix::io::read(&self.inner.event, &mut [0; 8]);
         let mut now = self.inner.now.lock();
         let signal = std::mem::take(&mut now.signal);
-        Reading { signal, rooms: now.room.into_iter().collect() }
+        Reading { signal, headrooms: now.headroom.into_iter().collect() }
     }
 }

@@ -3,17 +3,17 @@
 //! A cache that was built with [`CacheBuilder::pressure`](crate::CacheBuilder::pressure) watches
 //! [sources](PressureSource) of two kinds of facts:
 //!
-//! - **rooms** ([`Room`]): a limit, and the memory used under it. [`Pressure::system`] reads those
-//!   of the control groups of this process, of version 1 and 2, and of the machine.
+//! - **headroom** ([`Headroom`]): a limit, and the memory used under it. [`Pressure::system`] reads
+//!   those of the control groups of this process, of version 1 and 2, and of the machine.
 //! - **signals**: memory is short, by an amount that is not known. [`Pressure::system`] waits for
 //!   pressure stall information of the kernel.
 //!
 //! A thread of the cache waits for them. A hit or a miss does nothing for it. The capacity moves
 //! between a floor and the capacity that the user set:
 //!
-//! - If less than a reserve is free in the tightest room, or will be in a moment, the cache gives
-//!   back what is missing, and the reserve once more. The blocks with the fewest pages in use go,
-//!   with their pages: to move these would take time that a fast neighbour may not leave.
+//! - If less than a reserve is free under the tightest limit, or soon will be, the cache gives back
+//!   what is missing, and the reserve once more. The blocks with the fewest pages in use go, with
+//!   their pages: to move these would take time that a fast neighbour may not leave.
 //! - A signal halves the memory in use.
 //! - After a pause without either, the capacity grows slowly, never into the reserve.
 //!
@@ -48,4 +48,4 @@ mod system;
 pub use handle::PressureHandle;
 pub use options::Pressure;
 pub(crate) use sensors::Sensors;
-pub use source::{PressureSource, Reading, Room, Wait};
+pub use source::{Headroom, PressureSource, Reading, Wait};

@@ -70,7 +70,7 @@ impl Pressure {
         self
     }
 
-    /// Sets the memory that stays free in each room, in bytes.
+    /// Sets the memory that stays free under each limit, in bytes.
     ///
     /// The default is an eighth of the limit, at least 8 MiB and at most 256 MiB. More is safer
     /// where other programs allocate fast: the reserve lasts until the cache has given enough back.

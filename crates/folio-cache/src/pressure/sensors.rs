@@ -49,7 +49,7 @@ impl Sensors {
     /// Reads all sources. `events` are the sources that had an event at their descriptor; without
     /// it, they are asked here.
     pub(crate) fn read(&mut self, events: Option<&[usize]>) -> Facts {
-        let (mut signal, mut rooms) = (false, Vec::new());
+        let (mut signal, mut headrooms) = (false, Vec::new());
         for (n, source) in self.sources.iter_mut().enumerate() {
             let has_event = match events {
                 Some(events) => events.contains(&n),
@@ -57,9 +57,9 @@ impl Sensors {
             };
             let reading = source.read(has_event);
             signal |= reading.signal;
-            rooms.extend(reading.rooms);
+            headrooms.extend(reading.headrooms);
         }
-        Facts { signal, spare: tightest(&self.rules, &rooms) }
+        Facts { signal, spare: tightest(&self.rules, &headrooms) }
     }
 
     /// Decides the capacity. `view` has the facts; its time is set here.

@@ -5,14 +5,14 @@ use std::os::fd::BorrowedFd;
 
 /// A limit for memory, and what is used under it by all programs that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Headroom {
     /// The limit in bytes.
     pub limit: u64,
     /// The bytes in use that the system cannot take back by itself, those of the cache included.
     pub used: u64,
 }
 
-impl Room {
+impl Headroom {
     /// Returns the bytes that are free: 0 if more than the limit is used.
     pub fn free(&self) -> u64 {
         self.limit.saturating_sub(self.used)
@@ -25,7 +25,7 @@ pub struct Reading {
     /// Memory has become short since the last reading.
     pub signal: bool,
     /// The limits that hold now. The tightest one counts.
-    pub rooms: Vec<Room>,
+    pub headrooms: Vec<Headroom>,
 }
 
 /// A descriptor to wait for by poll(2), and the event that asks for a reading.

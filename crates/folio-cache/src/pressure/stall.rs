@@ -83,10 +83,11 @@ impl PressureSource for Stalls {
     /// The wait for the event has ended it.
     fn read(&mut self, has_event: bool) -> Reading {
         let is_short = |root: &PathBuf| {
-            groups::machine(root).is_none_or(|room| room.free() < room.limit / SHORT_SHARE)
+            groups::machine(root)
+                .is_none_or(|headroom| headroom.free() < headroom.limit / SHORT_SHARE)
         };
         let signal = has_event && self.machine.as_ref().is_none_or(is_short);
-        Reading { signal, rooms: Vec::new() }
+        Reading { signal, headrooms: Vec::new() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The system as a source of pressure: the rooms of the control groups and of the machine.
+//! The system as a source of pressure: the headrooms of the control groups and of the machine.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,7 +41,8 @@ impl Limits {
 impl PressureSource for Limits {
     fn read(&mut self, _: bool) -> Reading {
         self.check();
-        let rooms = self.groups.iter().filter_map(Group::room).chain(groups::machine(&self.root));
-        Reading { signal: false, rooms: rooms.collect() }
+        let headrooms =
+            self.groups.iter().filter_map(Group::headroom).chain(groups::machine(&self.root));
+        Reading { signal: false, headrooms: headrooms.collect() }
     }
 }

@@ -85,7 +85,7 @@ impl<S: Scheme> Fetch<S> {
         };
         let shared = &self.mapping.shared;
         let most = shared.capacity() / FRAME_SIZE / UNPOLLED_SHARE;
-        let is_kept = pages == 0 || shared.room.keep_unpolled(pages, most);
+        let is_kept = pages == 0 || shared.memory_wait.keep_unpolled(pages, most);
         let state = if is_kept { State::Done(found, pages) } else { State::Found };
         let before = mem::replace(&mut *self.state.lock(), state);
         if let State::Waiting(waker) = before {
@@ -104,7 +104,7 @@ impl<S: Scheme> Fetch<S> {
             State::Found => Poll::Ready(None),
             State::Done(..) => match mem::replace(&mut *state, State::Taken) {
                 State::Done(found, pages) => {
-                    self.mapping.shared.room.polled(pages);
+                    self.mapping.shared.memory_wait.polled(pages);
                     Poll::Ready(Some(found))
                 }
                 _ => unreachable!("the state was Done"),
@@ -117,7 +117,7 @@ impl<S: Scheme> Fetch<S> {
 impl<S: Scheme> Drop for Fetch<S> {
     fn drop(&mut self) {
         if let State::Done(_, pages) = self.state.get_mut() {
-            self.mapping.shared.room.polled(*pages);
+            self.mapping.shared.memory_wait.polled(*pages);
         }
     }
 }

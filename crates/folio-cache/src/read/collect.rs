@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use folio_ref::Scheme;
 
-use crate::length::version;
+use crate::coherence::version;
 use crate::read::gather::{Gather, Step, Wanted};
 use crate::read::request::How;
 use crate::rt::coop;

@@ -5,7 +5,7 @@ use std::io;
 use folio_frames::{FRAME_SIZE, Lookup};
 use folio_ref::{CHECKS, Scheme};
 
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::short_handle;
 use crate::policy::Advice;
 use crate::read::lookup;

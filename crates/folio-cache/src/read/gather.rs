@@ -16,7 +16,7 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::backing::error;
-use crate::length::{refresh, version};
+use crate::coherence::{drop_pages, version};
 use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
@@ -268,7 +268,7 @@ impl<S: Scheme> Gather<S> {
             self.unused.push(number);
             // Its pages came for this reader alone.
             if self.how.advice == Advice::Once && it.is_new {
-                refresh::evict_clean(&self.mapping, it.pages, refresh::Keep::Used);
+                drop_pages::evict_clean(&self.mapping, it.pages, drop_pages::Keep::Used);
             }
         }
     }

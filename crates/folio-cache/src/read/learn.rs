@@ -8,7 +8,7 @@ use std::task::Context;
 use folio_ref::Scheme;
 
 use crate::backing::error;
-use crate::length::version;
+use crate::coherence::version;
 use crate::rt::flight::Flight;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Learned;

@@ -5,7 +5,7 @@ use std::io;
 use folio_frames::{FRAME_SIZE, Lookup};
 use folio_ref::{CHECKS, Scheme};
 
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;

@@ -25,7 +25,7 @@ use crate::backing::error::{error, share};
 use crate::backing::remote::{
     AsyncBacking, FillBuffer, FillRequest, OnChange, Priority, RemoteVersion,
 };
-use crate::length::version;
+use crate::coherence::version;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::large_folio;
 use crate::policy::Advice;
 use crate::read::lookup;

@@ -1,4 +1,4 @@
-//! A handle: bytes of one page, pinned without a copy.
+//! A handle: pinned bytes of one page.
 
 use std::fmt;
 use std::ops::Deref;

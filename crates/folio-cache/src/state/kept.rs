@@ -10,7 +10,6 @@ use folio_ref::Scheme;
 use crate::rt::shim::Mutex;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
-use crate::state::stats::Count;
 
 /// The mappings that are kept, and the handles on the cache.
 pub(crate) struct Kept<S: Scheme> {
@@ -79,16 +78,8 @@ pub(crate) fn keep<S: Scheme>(mapping: &Arc<Mapping<S>>) {
 
 /// Counts pages that left a mapping. Without pages, a closed mapping is kept no longer. The caller
 /// has a reference to the mapping.
-#[inline]
-pub(crate) fn left<S: Scheme>(mapping: &Mapping<S>, pages: usize) {
-    mapping.shared.groups.of(mapping.id).counters.subtract(Count::Cached, pages as u64);
-    if let Some(remote) = mapping.remote() {
-        left_distant(mapping, remote, pages as u32);
-    }
-}
-
 #[inline(never)]
-fn left_distant<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: u32) {
+pub(super) fn left<S: Scheme>(mapping: &Mapping<S>, remote: &Remote<S>, pages: u32) {
     let before = remote.object.pages.fetch_sub(pages, Ordering::Relaxed);
     if before > pages {
         return;

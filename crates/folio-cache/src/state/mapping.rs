@@ -11,6 +11,7 @@ use crate::rt::recorder;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::frames::{Mapped, Zone};
 use crate::state::index::Index;
+use crate::state::kept;
 use crate::state::known::Known;
 use crate::state::readahead::Readahead;
 use crate::state::remote::Remote;
@@ -238,6 +239,15 @@ impl<S: Scheme> Mapping<S> {
     #[inline]
     pub(crate) fn came(&self, pages: usize) {
         self.shared.groups.of(self.id).counters.add(Count::Cached, pages as u64);
+    }
+
+    /// Counts pages that left the index. Without pages, a closed distant object leaves memory.
+    #[inline]
+    pub(crate) fn left(&self, pages: usize) {
+        self.shared.groups.of(self.id).counters.subtract(Count::Cached, pages as u64);
+        if let Some(remote) = self.remote() {
+            kept::left(self, remote, pages as u32);
+        }
     }
 
     /// Counts pages that begin to be in flight, or with a negative number end to be.

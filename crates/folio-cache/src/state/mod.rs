@@ -2,7 +2,6 @@
 
 pub(crate) mod calls;
 pub(crate) mod dirty;
-pub(crate) mod error_cursor;
 pub(crate) mod fill_waiters;
 pub(crate) mod frames;
 pub(crate) mod groups;
@@ -32,4 +31,5 @@ pub(crate) mod sync_group;
 pub(crate) mod units;
 pub(crate) mod unsynced;
 pub(crate) mod unwritten;
+pub(crate) mod writeback_errors;
 pub(crate) mod writing;

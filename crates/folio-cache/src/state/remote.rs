@@ -290,7 +290,7 @@ impl<S: Scheme> Published<S> {
         let pages = folios.iter().map(|(_, folio)| folio.order().frames() as usize).sum();
         let most = shared.capacity() / folio_frames::FRAME_SIZE / UNTAKEN_SHARE;
         let shared = Arc::clone(shared);
-        if shared.room.keep_unpolled(pages, most) {
+        if shared.memory_wait.keep_unpolled(pages, most) {
             Self { shared, folios, pages }
         } else {
             Self { shared, folios: Vec::new(), pages: 0 }
@@ -307,6 +307,6 @@ impl<S: Scheme> Published<S> {
 
 impl<S: Scheme> Drop for Published<S> {
     fn drop(&mut self) {
-        self.shared.room.polled(self.pages);
+        self.shared.memory_wait.polled(self.pages);
     }
 }

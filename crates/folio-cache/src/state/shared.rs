@@ -20,9 +20,9 @@ use crate::rt::batches::{Batches, Taker};
 use crate::rt::drive::Drive;
 use crate::rt::flush_pool::FlushPool;
 use crate::rt::io_pool::IoPool;
+use crate::rt::memory_wait::MemoryWait;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
-use crate::rt::room::Room;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::{Descriptors, Watcher, Work};
 use crate::rt::worker::Worker;
@@ -63,7 +63,7 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) sweep: AtomicU32,
     /// The last sweep that visited all frames found none to evict: a hint.
     pub(crate) is_pinned: AtomicBool,
-    pub(crate) room: Room,
+    pub(crate) memory_wait: MemoryWait,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
     /// The number of dirty pages of sick files.

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use crate::backing::Backing;
 use crate::rt::shim::Mutex;
 use crate::state::dirty::Dirty;
-use crate::state::error_cursor::{ErrorCursor, WritebackErrors};
 use crate::state::health::Health;
 use crate::state::single_flight::SingleFlight;
 use crate::state::sync_group::SyncGroup;
 use crate::state::unsynced::Unsynced;
+use crate::state::writeback_errors::{ErrorCursor, WritebackErrors};
 
 /// The fields of a mapping that only writers need.
 ///

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::length::refresh;
+use crate::coherence::drop_pages;
+use crate::coherence::refresh;
 use crate::rt::busy::HUNG_AFTER;
 use crate::rt::shim::{fence, lock_for};
 use crate::state::mapping::Mapping;
@@ -43,11 +44,11 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         let dirty = mapping.writing().map(|writing| writing.dirty.all());
         for page in dirty.into_iter().flatten() {
             let page = u64::from(page);
-            refresh::drop_pages(mapping, page..page + 1);
+            drop_pages::drop_pages(mapping, page..page + 1);
             dropped += FRAME_SIZE as u64;
         }
         if is_locked && backed < old {
-            refresh::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
+            drop_pages::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
         }
         if let Some(writing) = mapping.writing() {
             writing.unsynced.forget(&(0..u64::MAX));

@@ -16,12 +16,12 @@ use folio_ref::{Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::error;
-use crate::length::refresh;
+use crate::coherence::drop_pages;
+use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::rt::shim::{MutexGuard, fence};
 use crate::state::frames::Slot;
-use crate::state::kept;
 use crate::state::known::Known;
 use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
@@ -104,7 +104,7 @@ fn resize_with<S: Scheme>(
         truncate_page(mapping, slot, page, within, spare);
         mapping.give_back_leaf(page);
     }
-    refresh::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
+    drop_pages::drop_pages(mapping, first + u64::from(within > 0)..u64::MAX);
     mapping.make_writing().unsynced.forget(&(new..u64::MAX));
     Ok(())
 }
@@ -122,7 +122,7 @@ fn truncate_page<S: Scheme>(
         match slot.try_lock(mapping.zone()) {
             Some(locked) if !locked.folio().is_dirty() => {
                 drop(locked.remove());
-                return kept::left(mapping, 1);
+                return mapping.left(1);
             }
             Some(locked) => match locked.freeze() {
                 Ok(mut locked) => {
@@ -206,7 +206,7 @@ fn punch_pages<S: Scheme>(
     // SeqCst, Dekker with the fence in fill: either this visit sees the page lock of the fill and
     // waits for it, or the fill reads after the hole was punched.
     fence(Ordering::SeqCst);
-    refresh::drop_pages(mapping, pages);
+    drop_pages::drop_pages(mapping, pages);
     mapping.make_writing().unsynced.forget(&bytes);
     Ok(true)
 }

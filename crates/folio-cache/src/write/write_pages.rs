@@ -25,7 +25,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::error;
-use crate::length::refresh;
+use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::index_room;

@@ -224,7 +224,7 @@ fn write_range_under<S: Scheme>(
     drop(pinned);
     if result.is_ok() {
         // The pages are evictable from now on.
-        mapping.shared.room.notify();
+        mapping.shared.memory_wait.notify();
     }
     Some(Written { range, result, is_full })
 }

@@ -62,12 +62,6 @@ impl Versions {
 }
 
 impl<P: Platform> Slot<P> {
-    /// Returns `true` if the slot is closed: it is empty, and takes no folio. Racy.
-    pub fn is_closed(&self) -> bool {
-        // Acquire: pairs with Release in open and close.
-        self.load(Ordering::Acquire).is_closed()
-    }
-
     /// Closes the slot. Returns its version, or `None` if it is not empty, is absent, or is closed
     /// already.
     pub(crate) fn close(&self) -> Option<u32> {

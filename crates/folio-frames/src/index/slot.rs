@@ -206,6 +206,12 @@ impl<P: Platform> Slot<P> {
         self.load(Ordering::Acquire).is_empty()
     }
 
+    /// Returns `true` if the slot is closed: it is empty, and takes no folio. Racy.
+    pub fn is_closed(&self) -> bool {
+        // Acquire: pairs with Release in open and close.
+        self.load(Ordering::Acquire).is_closed()
+    }
+
     /// Returns the slot's frame. `None`: the slot is empty, or its folio is not of `zone`. Racy: no
     /// reference is taken.
     pub fn pfn(&self, zone: &Zone<P>) -> Option<Pfn> {

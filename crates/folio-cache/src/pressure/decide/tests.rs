@@ -93,7 +93,7 @@ fn a_fast_neighbour_is_met_before_it_needs_the_reserve() {
 
 #[test]
 fn a_limit_of_zero_leaves_the_floor() {
-    let spare = tightest(&RULES, &[Room { limit: 0, used: 300 * MIB }]);
+    let spare = tightest(&RULES, &[Headroom { limit: 0, used: 300 * MIB }]);
     let settled = settle(&RULES, State::default(), View { spare, ..view(1, 256, 256) });
     assert_eq!(settled.capacity, 16 * MIB);
     let rules = Rules { floor: Some(500 * MIB), ..RULES };
@@ -103,12 +103,13 @@ fn a_limit_of_zero_leaves_the_floor() {
 
 #[test]
 fn the_tightest_room_counts() {
-    let rooms = [(1 << 40, 1 << 30), (512, 400), (1024, 500)];
-    let rooms = rooms.map(|(limit, used)| Room { limit: limit * MIB, used: used * MIB });
-    let spare = tightest(&RULES, &rooms).unwrap();
+    let headrooms = [(1 << 40, 1 << 30), (512, 400), (1024, 500)];
+    let headrooms =
+        headrooms.map(|(limit, used)| Headroom { limit: limit * MIB, used: used * MIB });
+    let spare = tightest(&RULES, &headrooms).unwrap();
     assert_eq!((spare.bytes, spare.reserve), (48 << 20, 64 * MIB));
     assert_eq!(tightest(&RULES, &[]), None);
-    let all = Room { limit: u64::MAX, used: 0 };
+    let all = Headroom { limit: u64::MAX, used: 0 };
     assert_eq!(tightest(&RULES, &[all]).unwrap().bytes, i64::MAX);
 }
 
@@ -214,7 +215,7 @@ proptest! {
         prop_assert!(tight <= roomy, "{tight} > {roomy}");
     }
 
-    /// In a room that does not change, it comes to rest: its reserve is whole, or it is at the
+    /// In a headroom that does not change, it comes to rest: its reserve is whole, or it is at the
     /// floor.
     #[test]
     fn it_comes_to_rest_with_the_reserve_whole(
@@ -224,14 +225,14 @@ proptest! {
     ) {
         let (mut state, mut capacity) = (State::default(), wanted / 2 * BLOCK);
         let read = |seconds, capacity: u64| {
-            let rooms = [Room { limit: limit * MIB, used: capacity + others * MIB }];
+            let headrooms = [Headroom { limit: limit * MIB, used: capacity + others * MIB }];
             View {
                 now: Duration::from_secs(seconds),
                 capacity,
                 wanted: wanted / 2 * BLOCK,
                 used: capacity,
                 signal: false,
-                spare: tightest(&RULES, &rooms),
+                spare: tightest(&RULES, &headrooms),
             }
         };
         for seconds in 0..200 {

@@ -1,27 +1,21 @@
-//! Refreshing the length: applies a change of the file by others, and takes pages out of the index.
-//!
-//! A pinned page leaves too: it belongs to its pin owners then, and the last of them frees it.
+//! Refreshing the length and the version: asks the backing, and applies a change of the file by
+//! others.
 //!
 //! A dirty page stays, whatever others did to the file: what was written through the cache is
 //! newer. So the length is never less than what the dirty pages say. Only truncation through the
 //! cache drops dirty pages.
 
 use std::io;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::backing::error::{self, copy};
-use crate::memory::frames_view;
-use crate::memory::large_folio;
+use crate::coherence::drop_pages;
 use crate::rt::shim::fence;
-use crate::state::frames::{LockedSlot, Slot};
-use crate::state::kept;
 use crate::state::looked::Looked;
 use crate::state::mapping::Mapping;
-use crate::writeback::dirty_pages;
 use crate::writeback::write_back;
 use crate::writeback::write_back::Then;
 
@@ -107,7 +101,7 @@ fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
         return Ok(true);
     }
     if changed {
-        invalidate(mapping);
+        drop_pages::invalidate(mapping);
         known.set(now);
     }
     Ok(changed)
@@ -138,14 +132,6 @@ pub(crate) fn change_metadata<S: Scheme, T>(
         }
     }
     result
-}
-
-/// Drops every page of the file that is not dirty.
-pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
-    if mapping.shared.is_inherited() {
-        return invalidate_inherited(mapping);
-    }
-    drop_clean_pages_from(mapping, 0);
 }
 
 /// Applies the length of the backing: `seen` if the caller has just asked for it. Call under the
@@ -196,12 +182,12 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // reads the file after its length was asked for, so it gets the new bytes.
         fence(Ordering::SeqCst);
         let last = old / FRAME_SIZE as u64;
-        drop_clean_pages_from(mapping, last);
+        drop_pages::drop_clean_pages_from(mapping, last);
         let slot = u32::try_from(last).ok().and_then(|page| mapping.index.get(page));
         // The visit determines if the page is dirty. A later writer finds no page, and reads one
         // with the new bytes.
         if !old.is_multiple_of(FRAME_SIZE as u64)
-            && slot.is_some_and(|slot| !drop_page(mapping, slot, false))
+            && slot.is_some_and(|slot| !drop_pages::drop_page(mapping, slot, false))
         {
             return Err(last);
         }
@@ -215,7 +201,7 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // SeqCst, Dekker with the fences in fill and install_new: either this visit sees the page
         // lock and waits for it, or they see the new length and take their page out themselves.
         fence(Ordering::SeqCst);
-        drop_clean_pages_from(mapping, new / FRAME_SIZE as u64);
+        drop_pages::drop_clean_pages_from(mapping, new / FRAME_SIZE as u64);
     }
     Ok(())
 }
@@ -225,90 +211,4 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
 pub(crate) fn bump_truncate_seq<S: Scheme>(mapping: &Mapping<S>) {
     // Relaxed: no other writer. Release: pairs with Acquire in `truncate_seq`.
     mapping.truncate_seq.store(mapping.truncate_seq.load(Ordering::Relaxed) + 1, Ordering::Release);
-}
-
-/// Empties every slot of a range of pages. Waits for page locks. Dirty pages are lost.
-pub(crate) fn drop_pages<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
-    mapping.shared.io_pool.forget(mapping.id, &pages);
-    large_folio::split_edges(mapping, &pages);
-    mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, true));
-}
-
-/// Empties every slot from a page on, except those of dirty pages. Waits for page locks.
-fn drop_clean_pages_from<S: Scheme>(mapping: &Mapping<S>, page: u64) {
-    let pages = page..u64::MAX;
-    mapping.shared.io_pool.forget(mapping.id, &pages);
-    large_folio::split_edges(mapping, &pages);
-    mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, false));
-}
-
-/// The pages that [`evict_clean`] leaves in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Nothing,
-    /// Those that are hot for the policy.
-    Hot,
-    /// Those that are hot, or were used lately.
-    Used,
-}
-
-/// Drops pages of a range that are not dirty and that no other thread has locked, except some.
-pub(crate) fn evict_clean<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>, keep: Keep) {
-    large_folio::split_edges(mapping, &pages);
-    mapping.index.for_each_in(pages, |slot| {
-        let Some(locked) = slot.try_lock(mapping.zone()) else { return };
-        let is_kept = match keep {
-            Keep::Nothing => false,
-            Keep::Hot => frames_view::is_hot(mapping, locked.pfn()),
-            Keep::Used => !frames_view::is_cold(mapping, locked.pfn()),
-        };
-        if is_kept || locked.folio().is_dirty() {
-            return;
-        }
-        if locked.subpage_of().is_none() {
-            mapping.evicts(locked.folio().owner_data() as u32);
-        }
-        remove(mapping, locked);
-    });
-}
-
-/// Takes a page out of its slot, and frees it unless it is pinned: then the reference of the index
-/// goes, and the others stay.
-fn remove<S: Scheme>(mapping: &Mapping<S>, locked: LockedSlot<'_, S>) {
-    match locked.freeze() {
-        Ok(frozen) => frozen.remove().free(),
-        Err(locked) => drop(locked.remove()),
-    }
-    kept::left(mapping, 1);
-}
-
-/// Empties a slot. Returns `false` if its page is dirty and stays.
-fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) -> bool {
-    loop {
-        if let Some(mut locked) = slot.try_lock(mapping.zone()) {
-            if locked.folio().is_dirty() {
-                if !even_dirty {
-                    return false;
-                }
-                locked.set_dirty(false);
-                dirty_pages::forget_dirty(mapping, locked.folio().owner_data() as u32);
-            } else if !even_dirty && locked.subpage_of().is_none() {
-                mapping.evicts(locked.folio().owner_data() as u32);
-            }
-            remove(mapping, locked);
-            return true;
-        }
-        if slot.is_empty() {
-            return true;
-        }
-        slot.wait();
-    }
-}
-
-/// Makes each read of the file miss, in a child process: the page drop would need threads and locks
-/// that a child does not have.
-pub(crate) fn invalidate_inherited<S: Scheme>(mapping: &Mapping<S>) {
-    // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the miss
-    // returns the error.
-    mapping.len.store(0, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Room: what holds memory for a moment, and a wait for its end.
+//! The wait for memory: what holds memory for a moment, and a wait for its end.
 //!
 //! A fill holds the pages that it fills, and a write those that it will add. An allocation that
 //! finds no memory waits for an end of these before it looks again. An end costs a fence and a load
@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::rt::counter::Counters;
 use crate::rt::shim::{Condvar, Mutex, fence, wait_for};
 
-/// Pages that hold memory for a moment, and the threads that wait for room.
+/// Pages that hold memory for a moment, and the threads that wait for memory.
 #[derive(Default)]
-pub(crate) struct Room {
+pub(crate) struct MemoryWait {
     in_flight: Counters<1>,
     /// Pages that the results of futures pin, which were not polled yet.
     unpolled: AtomicUsize,
@@ -23,7 +23,7 @@ pub(crate) struct Room {
     ended: Condvar,
 }
 
-impl Room {
+impl MemoryWait {
     /// Returns the number of pages in flight. Racy.
     pub(crate) fn in_flight(&self) -> u64 {
         // A sum of racy counts may be below 0 for a moment.
@@ -51,17 +51,17 @@ impl Room {
         self.in_flight.add(0, pages as u64);
     }
 
-    /// Counts pages that are no longer in flight, and wakes the threads that wait for room. Call
+    /// Counts pages that are no longer in flight, and wakes the threads that wait for memory. Call
     /// after the pages were published or freed.
     pub(crate) fn end(&self, pages: usize) {
         self.in_flight.add(0, (pages as u64).wrapping_neg());
         self.notify();
     }
 
-    /// Wakes the threads that wait for room: pages became evictable or free.
+    /// Wakes the threads that wait for memory: pages became evictable or free.
     pub(crate) fn notify(&self) {
         // SeqCst, Dekker with the fence in `look`: either this sees the waiting thread, or that
-        // thread sees the room.
+        // thread sees the memory.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
             let _lock = self.lock.lock();
@@ -71,18 +71,18 @@ impl Room {
         }
     }
 
-    /// Registers a thread that looks for room and may wait for it.
+    /// Registers a thread that looks for memory and may wait for it.
     pub(crate) fn look(&self) -> Look<'_> {
         // Relaxed: ordered by the fence. SeqCst, Dekker with the fence in `notify`.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        Look { room: self, seen: self.ends.load(Ordering::Relaxed) }
+        Look { on: self, seen: self.ends.load(Ordering::Relaxed) }
     }
 }
 
-/// A thread that looks for room.
+/// A thread that looks for memory.
 pub(crate) struct Look<'r> {
-    room: &'r Room,
+    on: &'r MemoryWait,
     /// The ends that came before its last look.
     seen: u64,
 }
@@ -91,17 +91,17 @@ impl Look<'_> {
     /// Waits for an end since the last look, at most for a while. Returns `true` if one came. The
     /// thread must look again then.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
-        let mut lock = self.room.lock.lock();
-        if self.room.ends.load(Ordering::Relaxed) == self.seen {
-            wait_for(&self.room.ended, &mut lock, most);
+        let mut lock = self.on.lock.lock();
+        if self.on.ends.load(Ordering::Relaxed) == self.seen {
+            wait_for(&self.on.ended, &mut lock, most);
         }
-        let before = std::mem::replace(&mut self.seen, self.room.ends.load(Ordering::Relaxed));
+        let before = std::mem::replace(&mut self.seen, self.on.ends.load(Ordering::Relaxed));
         before != self.seen
     }
 }
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        self.room.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.on.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

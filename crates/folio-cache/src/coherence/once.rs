@@ -3,8 +3,8 @@
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::length::refresh;
-use crate::length::refresh::Keep;
+use crate::coherence::drop_pages;
+use crate::coherence::drop_pages::Keep;
 use crate::state::mapping::Mapping;
 
 /// Drops the pages of a blocking backing that a reader of `len` bytes from `offset` on has passed
@@ -24,7 +24,7 @@ pub(crate) fn passed<S: Scheme>(mapping: &Mapping<S>, offset: u64, len: usize) {
     }
     if !offset.is_multiple_of(page) {
         // The reader itself used it, for the step before.
-        refresh::evict_clean(mapping, first..first + 1, Keep::Hot);
+        drop_pages::evict_clean(mapping, first..first + 1, Keep::Hot);
     }
-    refresh::evict_clean(mapping, pages, Keep::Used);
+    drop_pages::evict_clean(mapping, pages, Keep::Used);
 }

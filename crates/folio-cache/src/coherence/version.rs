@@ -12,7 +12,8 @@ use rustix::io::Errno;
 
 use crate::backing::error::numbered;
 use crate::backing::remote::{OnChange, RemoteVersion};
-use crate::length::refresh;
+use crate::coherence::drop_pages;
+use crate::coherence::refresh;
 use crate::rt::flight::Flight;
 use crate::rt::shim::MutexGuard;
 use crate::state::mapping::Mapping;
@@ -78,7 +79,7 @@ impl<S: Scheme> VersionLock<'_, S> {
             active.table.clear()
         });
         self.orphans.extend(orphans.into_iter().flatten());
-        refresh::drop_pages(self.mapping, 0..u64::MAX);
+        drop_pages::drop_pages(self.mapping, 0..u64::MAX);
         if let Some(told) = told {
             self.mapping.set_version(self.remote, told);
         }
@@ -113,6 +114,6 @@ pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
 pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
     match mapping.remote() {
         Some(remote) if !mapping.shared.is_inherited() => lock(mapping, remote).replace(None),
-        _ => refresh::invalidate(mapping),
+        _ => drop_pages::invalidate(mapping),
     }
 }

@@ -2,7 +2,7 @@
 
 use folio_ref::{Scheme, broken};
 
-use crate::length::refresh;
+use crate::coherence::drop_pages;
 use crate::memory::capacity;
 use crate::rt::foreign::catch_panic;
 use crate::state::mapping::Mapping;
@@ -16,7 +16,7 @@ impl<S: Scheme> Drop for Mapping<S> {
         }
         // No other thread is here: a visit to a slot, by page number or by frame number, holds the
         // mapping.
-        refresh::drop_pages(self, 0..u64::MAX);
+        drop_pages::drop_pages(self, 0..u64::MAX);
         self.shared.registry.remove(self.id);
         leave_unsynced(self);
         self.uncount();
