@@ -69,7 +69,7 @@ pub(crate) struct Bug {
 }
 
 /// All seeded bugs. A new one also needs its `broken!("...")` in the code.
-pub(crate) const BUGS: [Bug; 62] = [
+pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "put-clears-frozen",
         breaks: "R2, R3: a put clears the frozen state it has won",

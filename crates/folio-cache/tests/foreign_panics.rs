@@ -91,8 +91,11 @@ fn any_call(cache: &Cache, files: &[File], contents: &[u8], random: &mut fastran
         8..11 => _ = file.read_at(&mut vec![0; len], at),
         _ => {
             let mut bufs = vec![[0; 100]; 50];
-            let mut reads: Vec<_> =
-                (0..).step_by(100_000).zip(&mut bufs).map(|(at, buf)| ReadRequest::new(buf, at)).collect();
+            let mut reads: Vec<_> = (0..)
+                .step_by(100_000)
+                .zip(&mut bufs)
+                .map(|(at, buf)| ReadRequest::new(buf, at))
+                .collect();
             file.read_many(&mut reads);
         }
     };
