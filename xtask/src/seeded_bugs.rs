@@ -25,7 +25,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         )));
     }
     if let Some(name) = names.iter().find(|&&name| BUGS.iter().all(|bug| bug.name != name)) {
-        let known = BUGS.map(|bug| bug.name).join(", ");
+        let known: Vec<_> = BUGS.iter().map(|bug| bug.name).collect();
+        let known = known.join(", ");
         return Err(Failure::Usage(format!("there is no seeded bug '{name}'; there are {known}")));
     }
     if !options.is_empty() && !names.is_empty() {
