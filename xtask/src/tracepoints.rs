@@ -146,6 +146,7 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
     };
     let needs = [
         "folio_ref",
+        "libc",
         "lock_api",
         "crossbeam_utils",
         "once_cell",
