@@ -324,23 +324,30 @@ impl<P: Platform> Zone<P> {
         };
         let (mut index, end) = (first, first + count);
         while index < end {
-            if index >= self.unbroken && !self.blocks.has_metadata(index) {
-                index = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
+            let next_block = (index / BLOCK_ORDER.frames() + 1) * BLOCK_ORDER.frames();
+            let block = index..end.min(next_block);
+            index = block.end;
+            if block.start >= self.unbroken && !self.blocks.has_metadata(block.start) {
                 continue;
             }
-            let descriptor = self.descriptor(index);
-            let shape = descriptor.shape();
-            let frames = shape.order.frames();
-            if shape.kind == kind
-                && matches!(descriptor.word.snapshot(), Snapshot::Live(n) if n <= frames)
-                && !descriptor.is_dirty()
-            {
-                return Some(self.pfn(index));
+            let is_one = self.descriptor(block.start).shape().order >= BLOCK_ORDER;
+            let mut looked_at = if is_one { block.start..block.start + 1 } else { block };
+            // Tails are looked at as well, as they are of another kind: so no look waits for the
+            // order that the one before found.
+            if let Some(found) = looked_at.find(|&index| self.is_unpinned(index, kind)) {
+                return Some(self.pfn(found));
             }
-            // A tail that is seen alone counts as one frame.
-            index += frames;
         }
         None
+    }
+
+    #[inline(always)]
+    fn is_unpinned(&self, index: u32, kind: Kind) -> bool {
+        let descriptor = self.descriptor(index);
+        let shape = descriptor.shape();
+        shape.kind == kind
+            && matches!(descriptor.word.snapshot(), Snapshot::Live(n) if n <= shape.order.frames())
+            && !descriptor.is_dirty()
     }
 
     /// Returns the head of the folio around a frame, and a snapshot of the head's descriptor,
