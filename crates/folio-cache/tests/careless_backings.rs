@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -187,7 +188,7 @@ fn a_count_of_any_size_is_cut() {
             let read = pollster::block_on(file.read_at_async(&mut buf, offset)).unwrap();
             assert!(buf[..read] == *expected, "{read} bytes at {offset}");
             file.invalidate();
-            file.prefetch(&[offset..offset + 9000]);
+            file.prefetch(from_ref(&(offset..offset + 9000)));
             assert!(file.bytes(offset, 9000).unwrap() == bytes[offset as usize..][..9000]);
             file.write_at(&bytes[7..9], 7).unwrap();
         }

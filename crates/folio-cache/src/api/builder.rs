@@ -233,7 +233,7 @@ impl<S: Scheme> CacheBuilder<S> {
     /// of `n` pages, `n / 1000` is enough to know its hit ratio to about a hundredth.
     ///
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
-    /// middle of a read or write: a `File` is good enough. The writer must not use this cache, which
+    /// middle of a read or write: a `File` is good enough. The writer must not use this cache: it
     /// would wait for itself. After an error or a panic of the writer nothing is recorded any more,
     /// and the cache logs a warning (`tracing`). The last uses are written when the cache and its
     /// files are dropped. A copy of one page takes a reference then; in a cache

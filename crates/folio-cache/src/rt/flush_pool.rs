@@ -453,9 +453,9 @@ mod tests {
     use super::*;
 
     /// A file that is written when the lock is free.
-    struct File(u32, Arc<Mutex<u32>>);
+    struct Numbered(u32, Arc<Mutex<u32>>);
 
-    impl Flushable for File {
+    impl Flushable for Numbered {
         fn id(&self) -> u32 {
             self.0
         }
@@ -479,10 +479,13 @@ mod tests {
     fn a_job_costs_the_same_beside_many_that_wait() {
         const FILES: u32 = 100_000;
         let (pool, written) = (FlushPool::new("test"), Arc::new(Mutex::new(0)));
-        let files: Vec<_> = (0..FILES).map(|n| Arc::new(File(n, Arc::clone(&written)))).collect();
+        let numbered = |n| Arc::new(Numbered(n, Arc::clone(&written)));
+        let files: Vec<_> = (0..FILES).map(numbered).collect();
         let (begun, hold) = (Instant::now(), written.lock());
         for _ in 0..2 {
-            files.iter().for_each(|file| pool.request_to_forget(file));
+            for file in &files {
+                pool.request_to_forget(file);
+            }
             assert!(files.iter().all(|file| pool.request(file)));
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
