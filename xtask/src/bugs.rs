@@ -236,6 +236,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::CacheShuttle],
     },
     Bug {
+        name: "look-absorbs-flush",
+        breaks: "a look at a file that may be deleted absorbs a flush of it",
+        caught_by: &[Check::Cache("lib")],
+    },
+    Bug {
         name: "sleepers-forgotten",
         breaks: "the end of the thread for distant stores leaves requests asleep",
         caught_by: &[Check::Cache("lib")],

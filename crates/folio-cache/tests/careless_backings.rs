@@ -4,11 +4,12 @@
 mod common;
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::assert_nothing_leaked;
 use common::hanging::ends;
+use common::{assert_nothing_leaked, by_memory};
 use folio_cache::testing::Memory;
 use folio_cache::{Backing, Cache, File, FileId, Fill, Version};
 use folio_frames::Order;
@@ -155,6 +156,45 @@ fn bytes_past_the_count_are_zeroed() {
     assert!(buf[..100] == [7; 100] && buf[100..200] == [0; 100] && buf[200] == 8);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// A backing that counts more bytes than anything has.
+#[derive(Debug)]
+struct Boasts {
+    memory: Memory,
+}
+
+impl Backing for Boasts {
+    by_memory!(file_id, version, is_writable, write, set_len, sync);
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.memory.fill(offset, buffers)?;
+        Ok(usize::MAX - 1)
+    }
+}
+
+#[test]
+fn a_count_of_any_size_is_cut() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n / 9) as u8).collect();
+    for threads in [0, 4] {
+        let cache = Cache::builder().capacity(2 << 20).io_threads(threads).build().unwrap();
+        let file = cache.open_backing(Arc::new(Boasts { memory: Memory::new(&bytes) })).unwrap();
+        for offset in [8192, 90_000, 50_001, 0] {
+            let mut buf = vec![0; 20_000];
+            let expected = &bytes[offset as usize..bytes.len().min(offset as usize + buf.len())];
+            let read = file.read_at(&mut buf, offset).unwrap();
+            assert!(buf[..read] == *expected, "{read} bytes at {offset}");
+            file.invalidate();
+            let read = pollster::block_on(file.read_at_async(&mut buf, offset)).unwrap();
+            assert!(buf[..read] == *expected, "{read} bytes at {offset}");
+            file.invalidate();
+            file.prefetch(from_ref(&(offset..offset + 9000)));
+            assert!(file.bytes(offset, 9000).unwrap() == bytes[offset as usize..][..9000]);
+            file.write_at(&bytes[7..9], 7).unwrap();
+        }
+        file.close().unwrap();
+        assert_nothing_leaked(&cache);
+    }
 }
 
 /// The length that a [`Strange`] backing says, by the number of the call.

@@ -184,6 +184,25 @@ fn deleting_an_unwritten_file_gives_its_memory_back() {
     }
 }
 
+/// A file that failed often is tried rarely, and yet its space comes back soon.
+#[test]
+fn a_deleted_file_is_forgotten_before_it_is_due() {
+    let cache = Cache::new(4 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(ENOSPC));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.write_at(&[7; 100], 0).unwrap();
+    for _ in 0..6 {
+        file.sync_data().unwrap_err();
+    }
+    file.close().unwrap_err();
+    // Tried again after 32 s at the earliest.
+    let writes = memory.calls(Call::Write);
+    memory.set_unlinked(true);
+    await_nothing_cached(&cache);
+    assert_eq!(memory.calls(Call::Write), writes, "a deleted file was written");
+}
+
 /// The writers of another file make room by what a deleted file holds.
 #[test]
 fn writers_past_the_limit_free_a_deleted_file() {

@@ -462,7 +462,7 @@ fn reads_beside_invalidations_return_the_bytes() {
 }
 
 #[test]
-fn a_stream_goes_on_after_an_invalidation_and_not_after_a_change() {
+fn a_stream_survives_an_invalidation_and_no_change() {
     let preferences = Preferences::default().request_bytes(16 << 10);
     let all = bytes(64 * PAGE);
     let distant = Arc::new(Distant::new(&all).with_preferences(preferences));

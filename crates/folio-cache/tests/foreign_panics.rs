@@ -5,6 +5,7 @@ mod common;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -20,17 +21,17 @@ use parking_lot::Mutex;
 
 const PAGE: u64 = FRAME_SIZE as u64;
 
-/// The default policy. Some calls of the methods with a bit in `panics` panic.
+/// The default policy. Some calls of the chosen methods, which have a bit each, panic.
 #[derive(Debug)]
 struct Panics {
     policy: HotCold,
-    panics: Arc<AtomicU32>,
+    chosen: Arc<AtomicU32>,
     random: Mutex<fastrand::Rng>,
 }
 
 impl Panics {
     fn may_panic(&self, method: u32) {
-        if self.panics.load(Ordering::Relaxed) & method != 0 {
+        if self.chosen.load(Ordering::Relaxed) & method != 0 {
             assert!(self.random.lock().u32(..5) > 0, "a policy that panics");
         }
     }
@@ -109,7 +110,7 @@ fn a_policy_that_panics_loses_no_frame() {
         let of_policy = Arc::clone(&panics);
         let make = move |frames| -> Box<dyn Policy> {
             let random = Mutex::new(fastrand::Rng::with_seed(9));
-            Box::new(Panics { policy: HotCold::new(frames), panics: of_policy, random })
+            Box::new(Panics { policy: HotCold::new(frames), chosen: of_policy, random })
         };
         let builder = Cache::builder().capacity(4 << 20).max_capacity(8 << 20);
         let cache = builder.policy(make).build().unwrap();
@@ -250,7 +251,7 @@ fn without_threads_a_panic_of_a_page_ahead_reaches_no_reader() {
     let memory = Arc::new(Memory::new(&vec![7; 1 << 20]));
     let file = cache.open_backing(memory.clone()).unwrap();
     memory.inject(Call::Fill, 0, 1, Fault::Panic);
-    file.prefetch(&[0..1 << 20]);
+    file.prefetch(from_ref(&(0..1 << 20)));
     let mut buf = [0; FRAME_SIZE];
     for page in 0..40 {
         // The first of each pair is that of a window ahead, if one is due.
@@ -258,7 +259,7 @@ fn without_threads_a_panic_of_a_page_ahead_reaches_no_reader() {
         file.read_exact_at(&mut buf, page * PAGE).unwrap();
         if memory.calls(Call::Fill) > fills {
             memory.inject(Call::Fill, 0, 1, Fault::Panic);
-            file.prefetch(&[page * PAGE + PAGE..1 << 20]);
+            file.prefetch(from_ref(&(page * PAGE + PAGE..1 << 20)));
             memory.heal();
         }
     }
@@ -281,7 +282,7 @@ impl Write for PanicsAfter {
 }
 
 #[test]
-fn a_recording_whose_writer_panics_ends_and_harms_no_reader() {
+fn a_recording_ends_if_its_writer_panics() {
     let calls = Arc::new(AtomicUsize::new(0));
     let writer = PanicsAfter(4, Arc::clone(&calls));
     let cache = Cache::builder().capacity(4 << 20).record_uses(writer, 1).build().unwrap();

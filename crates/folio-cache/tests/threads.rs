@@ -266,7 +266,7 @@ fn readers_and_writers(threads: Option<usize>, of: fn(Arc<Memory>) -> Arc<dyn Ba
 #[test]
 fn no_number_of_threads_deadlocks() {
     ends(|| {
-        for threads in [Some(0), Some(1), Some(2), Some(16), None] {
+        for threads in [Some(0), Some(1), Some(2), Some(16), Some(usize::MAX), None] {
             readers_and_writers(threads, |memory| memory);
             readers_and_writers(threads, |memory| Arc::new(Together::new(&memory)));
         }

@@ -235,7 +235,7 @@ impl<S: Scheme> CacheBuilder<S> {
     /// pages, `one_in` up to `n / 1000` estimates its hit ratio within about 1 %.
     ///
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
-    /// middle of a read or write: a `File` is good enough. The writer must not use this cache, which
+    /// middle of a read or write: a `File` is good enough. The writer must not use this cache: it
     /// would wait for itself. After an error or a panic of the writer nothing is recorded any more,
     /// and the cache logs a warning (`tracing`). The last uses are written when the cache and its
     /// files are dropped. A copy of one page takes a reference then; in a cache

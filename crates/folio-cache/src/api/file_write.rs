@@ -57,7 +57,8 @@ use crate::write::write_pages;
 /// A file that has no name any more when its last open is dropped loses its dirty pages: nothing
 /// can open it again ([`Backing::is_unlinked`](crate::Backing::is_unlinked)). So a temporary file
 /// that lives briefly is never written. Deleting a file that could not be written for want of room
-/// gives its memory and its space back.
+/// gives its memory and its space back: at the last close, or within about a second after it in a
+/// cache with threads.
 ///
 /// Call [`flush`](File::flush) before the last close if the bytes are needed all the same. They are
 /// if another descriptor of the file is open outside of this cache. They are too if a file of

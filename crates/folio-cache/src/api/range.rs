@@ -370,8 +370,8 @@ fn reserve(copy: &mut Vec<u8>, bytes: usize, capacity: usize) -> io::Result<()> 
 #[cold]
 fn no_memory(bytes: usize) -> io::Error {
     let message = format!(
-        "no memory for a copy of {bytes} bytes, whose pages are not adjacent in memory: read them \
-         in parts, or by File::stream"
+        "no memory for a copy of {bytes} bytes, as their pages are not adjacent in memory: read \
+         them in parts, or by File::stream"
     );
     error(io::ErrorKind::OutOfMemory, message)
 }

@@ -108,7 +108,8 @@ impl<S: Scheme> ByteStream<S> {
             let step = ready!(gather.poll_next(context))?;
             if !self.is_checked && matches!(step, Step::Piece(..) | Step::End) {
                 let version = mapping.known_version();
-                if !gather.is_current() {
+                if mapping.truncate_seq() != gather.epoch {
+                    // The next poll says so.
                     continue;
                 }
                 if self.version.is_some() && self.version != version {

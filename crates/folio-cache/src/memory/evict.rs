@@ -143,8 +143,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         }
     }
 
-    /// Returns the first frame of a folio of which the page is there: that of the head may have left
-    /// while the folio was pinned. Returns the head if there is none.
+    /// Returns the first frame of a folio of which the page is there: that of the head may have
+    /// left while the folio was pinned. Returns the head if there is none.
     pub(super) fn first_there(&mut self, head: Pfn, order: Order) -> Pfn {
         if order == Order::ZERO {
             return head;

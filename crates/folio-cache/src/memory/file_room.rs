@@ -21,6 +21,9 @@ use crate::memory::frames_view::BATCH;
 use crate::memory::reclaim;
 use crate::state::shared::Shared;
 
+/// The number of times that an open evicts pages: a closed object may stay, pinned by a handle.
+const MAX_ROUNDS: usize = 64;
+
 /// Returns the maximum number of bytes of the state of open files.
 fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
     shared.capacity() / 16 * 13
@@ -33,12 +36,13 @@ fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
 ///
 /// `OutOfMemory` if there is none.
 pub(crate) fn check<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::Result<()> {
-    while shared.leaves.file_bytes() + bytes > limit(shared) {
-        if shared.kept.is_empty() || reclaim::reclaim(shared, BATCH) == 0 {
-            return Err(no_room(shared, bytes));
+    let has_room = || shared.leaves.file_bytes() + bytes <= limit(shared);
+    for _ in 0..MAX_ROUNDS {
+        if has_room() || shared.kept.is_empty() || reclaim::reclaim(shared, BATCH) == 0 {
+            break;
         }
     }
-    Ok(())
+    if has_room() { Ok(()) } else { Err(no_room(shared, bytes)) }
 }
 
 #[cold]

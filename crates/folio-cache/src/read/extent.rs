@@ -113,10 +113,12 @@ impl<'m, S: Scheme> Extent<'m, S> {
         joined_mut(self.locked_slots.iter_mut().map(FrozenSlot::folio_mut)).map(IoSliceMut::new)
     }
 
-    /// Has the backing fill the extent in one request. Returns the number of bytes filled.
+    /// Has the backing fill the extent in one request. Returns the number of bytes filled, which is
+    /// cut if it exceeds the buffers.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let (backing, offset) = (self.mapping.backing(), self.offset());
-        backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())
+        let read = backing.fill(offset, &mut self.buffers().collect::<PerPage<_>>())?;
+        Ok(read.min(self.len() * FRAME_SIZE))
     }
 
     /// Publishes the pages that are filled for their reader, as far as the file goes. The others

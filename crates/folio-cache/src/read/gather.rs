@@ -91,7 +91,7 @@ pub(crate) struct Gather<S: Scheme> {
     ahead: u64,
     /// Made at the first request.
     ready: Option<ReadySet>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     tries: u32,
     pieces: u32,
 }
@@ -116,11 +116,6 @@ impl<S: Scheme> Gather<S> {
         }
     }
 
-    /// Returns `true` if what came so far is of the version that is known, and was not invalidated.
-    pub(crate) fn is_current(&self) -> bool {
-        self.mapping.truncate_seq() == self.epoch
-    }
-
     fn remote(&self) -> &Remote<S> {
         self.mapping.remote().expect("only distant objects are gathered")
     }
@@ -132,7 +127,7 @@ impl<S: Scheme> Gather<S> {
     /// `Unsupported` in a child process.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step<S>>> {
         loop {
-            if !self.is_current() {
+            if self.mapping.truncate_seq() != self.epoch {
                 return Poll::Ready(Ok(Step::Changed));
             }
             let Some(&(begins, len)) = self.ranges.get(self.range) else {

@@ -293,7 +293,7 @@ mod tests {
         let drive = Arc::new(Drive::new("test"));
         let (sleeper, (sender, woken)) = (Arc::clone(&drive), mpsc::channel());
         let sleep = move || {
-            pollster::block_on(sleeper.sleep(Duration::from_secs(3600)));
+            pollster::block_on(sleeper.sleep(Duration::from_hours(1)));
             sender.send(()).unwrap();
         };
         std::thread::spawn(sleep);

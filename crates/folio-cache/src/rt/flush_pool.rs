@@ -13,6 +13,8 @@ use std::panic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use folio_ref::broken;
+
 use crate::rt::busy::HUNG_AFTER;
 use crate::rt::foreign::catch_panic;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
@@ -44,6 +46,9 @@ pub(crate) trait Flushable: Send + Sync + 'static {
     /// The first error of the backing.
     fn flush(self: &Arc<Self>) -> io::Result<()>;
 
+    /// Forgets what is dirty if nothing can need it any more.
+    fn forget(self: &Arc<Self>);
+
     /// Notes that a flush by a thread of the pool panicked.
     fn panicked(&self);
 
@@ -69,8 +74,11 @@ struct Inner<F: Flushable> {
 }
 
 struct State<F: Flushable> {
-    /// The jobs that wait. **Invariant:** a file is in the queue or in `running`, and once.
-    queue: VecDeque<Job<F>>,
+    /// The numbers of the files that wait, in order. **Invariant:** a file is here or in `running`,
+    /// and once.
+    queue: VecDeque<u32>,
+    /// The jobs of the files in the queue.
+    waiting: HashMap<u32, Job<F>>,
     /// The jobs under way, by the number of the file, with the job to do after it.
     running: HashMap<u32, Option<Job<F>>>,
     /// The flushes that callers wait for, by number.
@@ -88,6 +96,8 @@ struct State<F: Flushable> {
 struct Job<F: Flushable> {
     file: Arc<F>,
     flushes: Vec<u64>,
+    /// It is not due to be written: it may only be forgotten.
+    may_forget_only: bool,
 }
 
 /// A flush of several files.
@@ -104,6 +114,7 @@ impl<F: Flushable> FlushPool<F> {
         let thread_name = format!("{prefix}-flush");
         let state = State {
             queue: VecDeque::new(),
+            waiting: HashMap::new(),
             running: HashMap::new(),
             flushes: HashMap::new(),
             next_flush: 0,
@@ -121,7 +132,7 @@ impl<F: Flushable> FlushPool<F> {
     pub(crate) fn set_may_start(&self, may_start: bool) {
         let mut state = self.inner.state.lock();
         state.may_start = may_start;
-        let dropped = if may_start { VecDeque::new() } else { state.take_all() };
+        let dropped = if may_start { Vec::new() } else { state.take_all() };
         self.inner.work.notify_all();
         self.inner.ended.notify_all();
         drop(state);
@@ -132,7 +143,13 @@ impl<F: Flushable> FlushPool<F> {
     /// Requests a flush of a file. Returns `false` if there is no thread for it.
     pub(crate) fn request(&self, file: &Arc<F>) -> bool {
         let mut state = self.inner.state.lock();
-        self.inner.push(&mut state, file, None)
+        self.inner.push(&mut state, file, None, false)
+    }
+
+    /// Requests a look at a file that is not due to be written: it may have lost its name.
+    pub(crate) fn request_to_forget(&self, file: &Arc<F>) {
+        let mut state = self.inner.state.lock();
+        self.inner.push(&mut state, file, None, true);
     }
 
     /// Flushes files, many at a time. The jobs of this call begin after the call.
@@ -152,7 +169,7 @@ impl<F: Flushable> FlushPool<F> {
         state.next_flush += 1;
         state.flushes.insert(flush, Flush::new());
         for file in files {
-            if self.inner.push(&mut state, file, Some(flush)) {
+            if self.inner.push(&mut state, file, Some(flush), false) {
                 state.flush(flush).left.insert(file.id());
             } else {
                 alone.push(file);
@@ -234,8 +251,9 @@ impl Flush {
 
 impl<F: Flushable> State<F> {
     /// Takes all jobs that wait. The flushes do not wait for them any longer.
-    fn take_all(&mut self) -> VecDeque<Job<F>> {
-        let mut jobs = std::mem::take(&mut self.queue);
+    fn take_all(&mut self) -> Vec<Job<F>> {
+        self.queue.clear();
+        let mut jobs: Vec<_> = self.waiting.drain().map(|(_, job)| job).collect();
         jobs.extend(self.running.values_mut().filter_map(Option::take));
         for job in &jobs {
             let error = io::Error::new(io::ErrorKind::Interrupted, "the cache's threads ended");
@@ -253,17 +271,25 @@ impl<F: Flushable> State<F> {
         jobs
     }
 
+    fn add(&mut self, job: Job<F>) {
+        self.queue.push_back(job.file.id());
+        self.waiting.insert(job.file.id(), job);
+    }
+
+    fn next(&mut self) -> Option<Job<F>> {
+        self.waiting.remove(&self.queue.pop_front()?)
+    }
+
     fn flush(&mut self, number: u64) -> &mut Flush {
         self.flushes.get_mut(&number).expect("the caller of a flush removes it")
     }
 
     fn has(&self, id: u32) -> bool {
-        self.running.contains_key(&id) || self.queue.iter().any(|job| job.file.id() == id)
+        self.running.contains_key(&id) || self.waiting.contains_key(&id)
     }
 
     fn is_quiesced(&self, hung: &[u32]) -> bool {
-        let waiting = self.queue.iter().map(|job| job.file.id());
-        waiting.chain(self.running.keys().copied()).all(|id| hung.contains(&id))
+        self.waiting.keys().chain(self.running.keys()).all(|id| hung.contains(id))
     }
 
     /// Returns an error if all files that a flush still waits for have hung for a long time.
@@ -289,21 +315,32 @@ impl<F: Flushable> State<F> {
 impl<F: Flushable> Inner<F> {
     /// Queues a job, or adds the flush to that of the same file. Returns `false` if there is no
     /// thread for it.
-    fn push(self: &Arc<Self>, state: &mut State<F>, file: &Arc<F>, flush: Option<u64>) -> bool {
+    fn push(
+        self: &Arc<Self>,
+        state: &mut State<F>,
+        file: &Arc<F>,
+        flush: Option<u64>,
+        may_forget_only: bool,
+    ) -> bool {
         if !state.may_start {
             return false;
         }
-        if let Some(job) = state.queue.iter_mut().find(|job| job.file.id() == file.id()) {
+        if let Some(job) = state.waiting.get_mut(&file.id()) {
             job.flushes.extend(flush);
+            job.may_forget_only &= may_forget_only || broken!("look-absorbs-flush");
             // Threads may have hung since it was queued.
             self.make_room(state, file);
             return true;
         }
-        let job = Job { file: Arc::clone(file), flushes: flush.into_iter().collect() };
+        let flushes = flush.into_iter().collect();
+        let job = Job { file: Arc::clone(file), flushes, may_forget_only };
         if let Some(after) = state.running.get_mut(&file.id()) {
             // Pages may have become dirty behind the job under way.
             match after {
-                Some(after) => after.flushes.extend(flush),
+                Some(after) => {
+                    after.flushes.extend(flush);
+                    after.may_forget_only &= may_forget_only;
+                }
                 None => *after = Some(job),
             }
             return true;
@@ -312,7 +349,7 @@ impl<F: Flushable> Inner<F> {
         if state.threads == 0 {
             return false;
         }
-        state.queue.push_back(job);
+        state.add(job);
         self.work.notify_one();
         true
     }
@@ -351,7 +388,7 @@ impl<F: Flushable> Inner<F> {
         state.starting -= usize::from(is_new);
         let mut was_idle = false;
         loop {
-            if let Some(job) = state.queue.pop_front() {
+            if let Some(job) = state.next() {
                 state.running.insert(job.file.id(), None);
                 if !state.queue.is_empty() {
                     self.make_room(&mut state, &job.file);
@@ -369,9 +406,16 @@ impl<F: Flushable> Inner<F> {
     }
 
     fn work_on(&self, job: Job<F>) {
-        let Job { file, flushes } = job;
+        let Job { file, flushes, may_forget_only } = job;
         let id = file.id();
-        let mut written = Some(catch_panic(|| file.flush()));
+        let work = || {
+            if may_forget_only {
+                file.forget();
+                return Ok(());
+            }
+            file.flush()
+        };
+        let mut written = Some(catch_panic(work));
         if matches!(written, Some(Err(_))) {
             file.panicked();
         }
@@ -389,7 +433,7 @@ impl<F: Flushable> Inner<F> {
             }
         }
         if let Some(Some(after)) = state.running.remove(&id) {
-            state.queue.push_back(after);
+            state.add(after);
         }
         self.ended.notify_all();
     }
@@ -401,5 +445,54 @@ fn wait_a_moment<T>(ended: &Condvar, guard: &mut MutexGuard<'_, T>) {
         ended.wait(guard);
     } else {
         wait_for(ended, guard, 10 * PAUSE);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A file that is written when the lock is free.
+    struct Numbered(u32, Arc<Mutex<u32>>);
+
+    impl Flushable for Numbered {
+        fn id(&self) -> u32 {
+            self.0
+        }
+        fn flush(self: &Arc<Self>) -> io::Result<()> {
+            *self.1.lock() += 1;
+            Ok(())
+        }
+        fn forget(self: &Arc<Self>) {
+            drop(self.1.lock());
+        }
+        fn panicked(&self) {}
+        fn copy(error: &io::Error) -> io::Error {
+            error.kind().into()
+        }
+        fn hung(&self, _: Duration) -> Vec<u32> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_job_costs_the_same_beside_many_that_wait() {
+        const FILES: u32 = 100_000;
+        let (pool, written) = (FlushPool::new("test"), Arc::new(Mutex::new(0)));
+        let numbered = |n| Arc::new(Numbered(n, Arc::clone(&written)));
+        let files: Vec<_> = (0..FILES).map(numbered).collect();
+        let (begun, hold) = (Instant::now(), written.lock());
+        for _ in 0..2 {
+            for file in &files {
+                pool.request_to_forget(file);
+            }
+            assert!(files.iter().all(|file| pool.request(file)));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        drop(hold);
+        pool.quiesce(|_| Vec::new());
+        // A look is no write. Some may be under way at the second request.
+        let written = *written.lock();
+        assert!((FILES..FILES + 2 * MAX_THREADS as u32).contains(&written), "{written}");
     }
 }

@@ -49,6 +49,9 @@ fn is_wanted(fetch: &Arc<dyn Fetch>) -> bool {
     Arc::strong_count(fetch) > 1
 }
 
+/// No system has as many threads.
+const MOST_IO_THREADS: usize = 1 << 22;
+
 /// The time after which an idle thread ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -91,7 +94,7 @@ impl IoPool {
 
     /// Sets the maximum number of threads.
     pub(crate) fn set_io_threads(&self, threads: usize) {
-        self.shared.queue.lock().io_threads = threads;
+        self.shared.queue.lock().io_threads = threads.min(MOST_IO_THREADS);
         self.shared.work.notify_all();
     }
 

@@ -29,7 +29,14 @@ fn write_old_pages<S: Scheme>(shared: &Shared<S>) -> Duration {
     dirty_pages::find_hung(shared);
     let mut failed = false;
     for mapping in shared.registry.dirty() {
-        if broken!("flusher-idle") || !mapping.make_writing().health.may_write(Why::Age) {
+        if broken!("flusher-idle") {
+            continue;
+        }
+        if !mapping.make_writing().health.may_write(Why::Age) {
+            // It may have been deleted to make room: its memory and its space come back then.
+            if !mapping.is_open() {
+                shared.flush_pool.request_to_forget(&mapping);
+            }
             continue;
         }
         if !shared.flush_pool.request(&mapping) {

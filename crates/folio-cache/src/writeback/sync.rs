@@ -162,6 +162,10 @@ impl<S: Scheme> Flushable for Mapping<S> {
         flush_or_forget(self)
     }
 
+    fn forget(self: &Arc<Self>) {
+        unlinked::forget_if_unlinked(&self.shared, self);
+    }
+
     fn panicked(&self) {
         self.make_writing().health.failed(&io::Error::other("the backing panicked"));
     }
