@@ -52,13 +52,12 @@ impl Lru {
     fn get(&mut self, wanted: &[Range<u64>], most: usize) {
         let mut end = None;
         for range in wanted {
-            match self.ranges.iter().position(|known| known == range) {
-                Some(at) => drop(self.ranges.remove(at)),
-                None => {
-                    let from = end.filter(|end| range.start - end <= M).unwrap_or(range.start);
-                    self.fetched += range.end - from;
-                    end = Some(range.end);
-                }
+            if let Some(at) = self.ranges.iter().position(|known| known == range) {
+                self.ranges.remove(at);
+            } else {
+                let from = end.filter(|end| range.start - end <= M).unwrap_or(range.start);
+                self.fetched += range.end - from;
+                end = Some(range.end);
             }
             self.ranges.push_back(range.clone());
         }
