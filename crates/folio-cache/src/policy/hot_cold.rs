@@ -22,7 +22,7 @@
 //!   hand finds a hot page that was not used since this one was. This is the rule of LIRS: compare
 //!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
 //!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
-//!   each page shortly before it is used. Behind a page that is refused, the rest of its run is too.
+//!   each page shortly before it is used. Pages behind one that is refused are refused with it.
 //! - **The share of the queue.** A loop wants a queue as short as possible. Pages that are popular
 //!   for a while want a fifth of the memory, and a window of pages that moves on wants nearly all
 //!   of it. [`Trials`] runs three small caches with these shares beside the real one, on a sample

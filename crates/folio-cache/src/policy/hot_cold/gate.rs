@@ -1,4 +1,4 @@
-//! What the gate remembers: one answer for a run of pages.
+//! The memory of the gate: one answer for a run of pages.
 //!
 //! The gate compares a page that returns with the hot page at the hand, and a run of pages meets
 //! many of those. If each page had its own answer, a part of a run would become hot, in pieces. Its
@@ -12,8 +12,9 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Asks the gate for a page with the time of its last use. A page behind those refused last, and
-    /// used at about the time of their first one, is refused too. For others, `opens` answers.
+    /// Asks the gate for a page with the time of its last use. Returns `false` for a page behind
+    /// those refused last that was used at about the time of their first one, otherwise what
+    /// `opens` returns.
     pub(super) fn ask(&mut self, page: u64, time: u16, opens: impl FnOnce() -> bool) -> bool {
         let is_near = |other: u16| time.wrapping_sub(other).min(other.wrapping_sub(time)) <= 1;
         let run = self.refused.filter(|&(next, first)| next == page && is_near(first));
