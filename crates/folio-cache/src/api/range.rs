@@ -26,7 +26,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join, pin};
 use crate::memory::short_handle;
-use crate::memory::short_handle::PinnedBytes;
+use crate::memory::short_handle::PinnedCount;
 use crate::read::walk;
 use crate::rt::block_on::block_on;
 use crate::state::frames::{Adjacent, FolioRef};
@@ -359,7 +359,7 @@ pub(crate) fn begin_range<S: Scheme>(
 ) -> Pieces<'_, S> {
     let pages = pages_of(offset, most_bytes(mapping, offset, len)) as usize;
     let held = Vec::with_capacity(pages);
-    Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedBytes::default() }
+    Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedCount::default() }
 }
 
 /// Returns an empty collection for the bytes of a range.
@@ -373,7 +373,7 @@ pub(crate) fn begin_bytes<S: Scheme>(
         held: None,
         start: 0,
         len: 0,
-        pinned: PinnedBytes::default(),
+        pinned: PinnedCount::default(),
         copy: Vec::new(),
         most: most_bytes(mapping, offset, len),
     }
@@ -386,7 +386,7 @@ pub(crate) struct Pieces<'m, S: Scheme> {
     held: Vec<Adjacent<S>>,
     start: usize,
     len: usize,
-    pinned: PinnedBytes,
+    pinned: PinnedCount,
 }
 
 impl<S: Scheme> Pieces<'_, S> {
@@ -421,7 +421,7 @@ pub(crate) struct OnePiece<'m, S: Scheme> {
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
-    pinned: PinnedBytes,
+    pinned: PinnedCount,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
     most: usize,

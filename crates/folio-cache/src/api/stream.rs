@@ -13,7 +13,7 @@ use futures_core::Stream;
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
 use crate::coherence::version;
-use crate::memory::short_handle::PinnedBytes;
+use crate::memory::short_handle::PinnedCount;
 use crate::read::async_miss::Progress;
 use crate::read::gather::{Gather, Step};
 use crate::read::request::How;
@@ -111,7 +111,7 @@ impl<S: Scheme> ByteStream<S> {
                     continue;
                 }
             };
-            let pinned = PinnedBytes::default().with(&folio);
+            let pinned = PinnedCount::default().with(&folio);
             let len = range.len();
             let piece = begin(folio, &range);
             self.has_begun = true;
@@ -134,7 +134,7 @@ impl<S: Scheme> ByteStream<S> {
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
-        let mut pinned = PinnedBytes::default().with(&folio);
+        let mut pinned = PinnedCount::default().with(&folio);
         let mut piece = begin(folio, &range);
         while len < wanted
             && let (offset, left) = (self.offset + len as u64, wanted - len)
