@@ -29,8 +29,8 @@
 //!   little for each, nothing is read ahead.
 //! - If a file answers from memory, its own or the system's, the requests of a window wait for
 //!   their reader, and no thread is woken.
-//! - While no stream has a window, a miss that lies apart from all others of late is not told to
-//!   the streams ([`LoneMisses`]): random readers take no lock.
+//! - While no stream has a window, a miss that lies apart from all others of late is not reported
+//!   to the streams ([`LoneMisses`]): random readers take no lock.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
@@ -157,7 +157,7 @@ impl Readahead {
         if self.is_first(first, pages) {
             return None;
         }
-        self.tell([first], pages, request, bounds, count)
+        self.report([first], pages, request, bounds, count)
     }
 
     /// Records a miss like [`missed`](Self::missed), with the pages of one request at most. If it
@@ -174,14 +174,14 @@ impl Readahead {
         // Relaxed: a hint.
         let has_windows = |known: &StreamState| known.has_windows.load(Ordering::Relaxed);
         if self.streams.get().is_some_and(has_windows) {
-            return self.tell([first], pages, pages, bounds, count);
+            return self.report([first], pages, pages, bounds, count);
         }
-        let untold = lone_misses.record(miss)?;
-        self.tell(untold.into_iter().chain([first]), pages, pages, bounds, count)
+        let unreported = lone_misses.record(miss)?;
+        self.report(unreported.into_iter().chain([first]), pages, pages, bounds, count)
     }
 
-    /// Tells the streams of misses in their order. Returns the first window that follows.
-    fn tell(
+    /// Reports misses to the streams, in their order. Returns the first window that follows.
+    fn report(
         &self,
         misses: impl IntoIterator<Item = u32>,
         pages: u32,
