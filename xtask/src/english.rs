@@ -25,8 +25,11 @@ const BODIES: [&str; 4] = [
 ];
 
 /// Phrases of several words; a line break and comment marks may stand between the words.
-const PHRASES: [(&str, &[&str]); 2] =
-    [("cannot", &["can", "not"]), ("at_most", &["at", "the", "most"])];
+const PHRASES: [(&str, &[&str]); 3] = [
+    ("cannot", &["can", "not"]),
+    ("at_most", &["at", "the", "most"]),
+    ("fruitless", &["in", "vain"]),
+];
 
 /// The first words of a doc line that should begin with a verb or a noun instead.
 const QUESTIONS: [&[&str]; 5] =
@@ -212,6 +215,7 @@ impl Totals {
             ("body", "the same with 'body'"),
             ("cannot", "two words for 'cannot'"),
             ("at_most", "'at most' with an article"),
+            ("fruitless", "an old phrase for 'without success'"),
             ("as_link", "links instead of facts"),
         ];
         for (kind, what) in words {
@@ -258,6 +262,7 @@ mod tests {
         assert_eq!(kinds("cannot; can, not; can (not)"), [""; 0]);
         assert_eq!(kinds("one at~ the most, two at~\n//! the most"), ["at_most"; 2]);
         assert_eq!(kinds("at most; at the moment"), [""; 0]);
+        assert_eq!(kinds("MAX_in_~vain; tried in~ vain; a vain hope"), ["fruitless"; 2]);
     }
 
     #[test]

@@ -336,7 +336,7 @@ pub(crate) const CONFIGS: [Config; 113] = [
     broken("R3", "subpages: one subpage is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
     broken("R8", "subpages: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
     broken("-", "request: one waiter is woken", "FLIGHT ONE_WOKEN"),
-    broken("-", "request: a poll in vain leaves no mark", "FLIGHT MARK_LATE"),
+    broken("-", "request: a fruitless poll leaves no mark", "FLIGHT MARK_LATE"),
     broken("-", "request: the mark is ignored", "FLIGHT MISSED_IGNORED"),
     broken(
         "-",

@@ -1,5 +1,5 @@
 //! Compares the documents that name things in the code with the code: docs/checks.md,
-//! docs/risky-places.md, and ARCHITECTURE.md with its list of files and its data paths.
+//! docs/risky-places.md, docs/questions.md, and ARCHITECTURE.md with its files and data paths.
 
 #[allow(dead_code, reason = "each test file uses a part")]
 mod common;
@@ -226,4 +226,21 @@ fn the_data_paths_are_those_of_the_record() {
             assert!(shared.contains(&file), "{}: {file} is not on its path", path[0]);
         }
     }
+}
+
+#[test]
+fn each_question_has_an_answer_that_is_a_file() {
+    let text = read("docs/questions.md");
+    let files: BTreeSet<_> = rust_files().into_iter().collect();
+    let lines = |heading| section(&text, heading).lines().filter(|line| line.contains(". "));
+    let number = |line: &str| line.split(". ").next().and_then(|n| n.parse::<u32>().ok());
+    let asked: Vec<_> = lines("Questions").filter_map(number).collect();
+    let answered: Vec<_> = lines("Answers").filter(|line| number(line).is_some()).collect();
+    assert!(asked.len() >= 20, "too few questions found: {asked:?}");
+    assert_eq!(answered.iter().filter_map(|line| number(line)).collect::<Vec<_>>(), asked);
+    let gone: Vec<_> = answered
+        .into_iter()
+        .filter(|line| !quoted(line).first().is_some_and(|path| files.contains(*path)))
+        .collect();
+    assert!(gone.is_empty(), "docs/questions.md: these answers are no files: {gone:#?}");
 }

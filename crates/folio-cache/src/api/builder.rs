@@ -333,7 +333,7 @@ impl<S: Scheme> CacheBuilder<S> {
             left_unsynced: Mutex::default(),
             flush_pool: FlushPool::new(&name),
             requests: Requests::default(),
-            looks: Calls::default(),
+            length_queries: Calls::default(),
             revalidations: Calls::default(),
             fill_waiters: Arc::new(FillWaiters::new()),
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
-use crate::memory::short_handle::PinnedBytes;
+use crate::memory::short_handle::PinnedCount;
 use crate::state::frames::{Adjacent, FolioRef};
 use crate::state::mapping::Mapping;
 use crate::state::shown::{Counted, Shown};
@@ -48,7 +48,7 @@ pub(crate) fn bytes_of<S: Scheme>(
     mapping: &Mapping<S>,
     folios: Adjacent<S>,
     range: Range<usize>,
-    pinned: &PinnedBytes,
+    pinned: &PinnedCount,
 ) -> Bytes {
     if pinned.is_too_much(range.len()) {
         mapping.count(Count::CopiedBytes, range.len() as u64);

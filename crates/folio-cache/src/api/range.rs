@@ -28,7 +28,7 @@ use crate::api::piece::{begin, bytes_of, join, pin};
 use crate::backing::error::error;
 use crate::memory::limits;
 use crate::memory::short_handle;
-use crate::memory::short_handle::PinnedBytes;
+use crate::memory::short_handle::PinnedCount;
 use crate::read::walk;
 use crate::rt::block_on::block_on;
 use crate::state::frames::{Adjacent, FolioRef};
@@ -386,7 +386,7 @@ pub(crate) fn begin_range<S: Scheme>(
     let most = in_file(mapping, offset, len).min(mapping.shared.capacity());
     let pages = pages_of(offset, most) as usize;
     let held = Vec::with_capacity(pages);
-    Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedBytes::default() }
+    Pieces { mapping, offset, held, start: 0, len: 0, pinned: PinnedCount::default() }
 }
 
 /// Returns an empty collection for the bytes of a range.
@@ -401,7 +401,7 @@ pub(crate) fn begin_bytes<S: Scheme>(
         held: None,
         start: 0,
         len: 0,
-        pinned: PinnedBytes::default(),
+        pinned: PinnedCount::default(),
         copy: Vec::new(),
     }
 }
@@ -413,7 +413,7 @@ pub(crate) struct Pieces<'m, S: Scheme> {
     held: Vec<Adjacent<S>>,
     start: usize,
     len: usize,
-    pinned: PinnedBytes,
+    pinned: PinnedCount,
 }
 
 impl<S: Scheme> Pieces<'_, S> {
@@ -450,7 +450,7 @@ pub(crate) struct OnePiece<'m, S: Scheme> {
     held: Option<Adjacent<S>>,
     start: usize,
     len: usize,
-    pinned: PinnedBytes,
+    pinned: PinnedCount,
     /// All bytes so far, if they are in more than one piece.
     copy: Vec<u8>,
 }

@@ -14,7 +14,7 @@ use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
 use crate::backing::remote::RemoteVersion;
 use crate::coherence::version;
-use crate::memory::short_handle::PinnedBytes;
+use crate::memory::short_handle::PinnedCount;
 use crate::read::async_miss::Progress;
 use crate::read::collect::MAX_RESTARTS;
 use crate::read::gather::{Gather, Step};
@@ -133,7 +133,7 @@ impl<S: Scheme> ByteStream<S> {
                     continue;
                 }
             };
-            let pinned = PinnedBytes::default().with(&folio);
+            let pinned = PinnedCount::default().with(&folio);
             let len = range.len();
             let piece = begin(folio, &range);
             self.offset += len as u64;
@@ -154,7 +154,7 @@ impl<S: Scheme> ByteStream<S> {
         let Some(found) = found else { return Poll::Ready(Ok(None)) };
         let (folio, range) = walk::extend_over_folio(mapping, self.offset, wanted, found);
         let (start, mut len) = (range.start, range.len());
-        let mut pinned = PinnedBytes::default().with(&folio);
+        let mut pinned = PinnedCount::default().with(&folio);
         let mut piece = begin(folio, &range);
         while len < wanted
             && let (offset, left) = (self.offset + len as u64, wanted - len)

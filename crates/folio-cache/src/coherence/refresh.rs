@@ -50,7 +50,7 @@ fn refresh_with<S: Scheme>(
     unwritten: impl FnOnce(io::Error) -> io::Result<u64>,
 ) -> io::Result<u64> {
     mapping.shared.check_process()?;
-    match mapping.shared.looks.run(mapping.id, || look(mapping), Looked::copy) {
+    match mapping.shared.length_queries.run(mapping.id, || look(mapping), Looked::copy) {
         Looked::Len(len) => Ok(len),
         Looked::Failed(error) => Err(error),
         Looked::Unwritten(error) => unwritten(error),

@@ -48,22 +48,26 @@ pub(crate) fn lock<'m, S: Scheme>(
 }
 
 impl<S: Scheme> VersionLock<'_, S> {
-    /// Takes a version that the store told. If another one was known, its pages leave.
+    /// Takes a version that the store reported. If another one was known, its pages leave.
     ///
     /// # Errors
     ///
     /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
-    pub(crate) fn agree(&mut self, told: &RemoteVersion, on_change: OnChange) -> io::Result<()> {
+    pub(crate) fn agree(
+        &mut self,
+        reported: &RemoteVersion,
+        on_change: OnChange,
+    ) -> io::Result<()> {
         let known = self.mapping.known_version();
         match known {
-            Some(known) if known == *told => Ok(()),
-            Some(known) if on_change == OnChange::Fail => Err(stale(self.remote, &known, told)),
+            Some(known) if known == *reported => Ok(()),
+            Some(known) if on_change == OnChange::Fail => Err(stale(self.remote, &known, reported)),
             Some(_) => {
-                self.replace(Some(told));
+                self.replace(Some(reported));
                 Ok(())
             }
             None => {
-                self.mapping.set_version(self.remote, told);
+                self.mapping.set_version(self.remote, reported);
                 Ok(())
             }
         }
@@ -71,7 +75,7 @@ impl<S: Scheme> VersionLock<'_, S> {
 
     /// Drops all pages, and forgets the version and the requests in flight. With a version, that
     /// one is known from then on.
-    pub(crate) fn replace(&mut self, told: Option<&RemoteVersion>) {
+    pub(crate) fn replace(&mut self, reported: Option<&RemoteVersion>) {
         refresh::bump_truncate_seq(self.mapping);
         self.mapping.forget_version(self.remote);
         let orphans = self.remote.with_any_active(|active| {
@@ -80,19 +84,23 @@ impl<S: Scheme> VersionLock<'_, S> {
         });
         self.orphans.extend(orphans.into_iter().flatten());
         drop_pages::drop_pages(self.mapping, 0..u64::MAX);
-        if let Some(told) = told {
-            self.mapping.set_version(self.remote, told);
+        if let Some(reported) = reported {
+            self.mapping.set_version(self.remote, reported);
         }
         refresh::bump_truncate_seq(self.mapping);
     }
 }
 
 /// Returns the error of a reader that finds another version than the one that is cached.
-fn stale<S: Scheme>(remote: &Remote<S>, known: &RemoteVersion, told: &RemoteVersion) -> io::Error {
+fn stale<S: Scheme>(
+    remote: &Remote<S>,
+    known: &RemoteVersion,
+    reported: &RemoteVersion,
+) -> io::Error {
     let message = format!(
         "{:?} changed: the cache has version {:?} of {} bytes, the store {:?} of {} bytes: \
          invalidate the key",
-        remote.object.key, known.validator, known.len, told.validator, told.len
+        remote.object.key, known.validator, known.len, reported.validator, reported.len
     );
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }

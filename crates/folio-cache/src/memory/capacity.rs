@@ -246,8 +246,8 @@ fn order<S: Scheme>(shared: &Shared<S>, offline: &[Offline<S>], how: Empty) -> V
     blocks
 }
 
-/// Returns `true` if a block seems to be movable, and was not tried in vain too often. A look at
-/// the descriptors goes first: a block with a pinned page costs no more than that.
+/// Returns `true` if a block seems to be movable, and was not tried without success too often. A
+/// look at the descriptors goes first: a block with a pinned page costs no more than that.
 fn is_worth_an_attempt<S: Scheme>(
     shared: &Shared<S>,
     block: usize,

@@ -32,7 +32,7 @@ use crate::state::units::{CACHED, split_owner_data};
 
 /// The maximum number of victims in a row that free nothing. Bounds a reclaim, whatever a policy
 /// names.
-const MAX_IN_VAIN: usize = 256;
+const MAX_FRUITLESS: usize = 256;
 
 /// The share of the capacity up to which leaves stay open when their last page is evicted. Shuttle
 /// closes each.
@@ -48,8 +48,8 @@ pub(super) fn reclaim_by_policy<S: Scheme>(
     let mut evictor = Evictor::new(shared);
     // Restored at the end: otherwise the policy would name them again at once.
     let mut failed = Vec::new();
-    let (mut freed, mut in_vain) = (0, 0);
-    while freed < wanted && in_vain < MAX_IN_VAIN {
+    let (mut freed, mut fruitless) = (0, 0);
+    while freed < wanted && fruitless < MAX_FRUITLESS {
         let victims =
             frames_view::pick_victims(shared, number, BATCH.min(wanted - freed), &evictor.evicted);
         evictor.free();
@@ -62,18 +62,18 @@ pub(super) fn reclaim_by_policy<S: Scheme>(
             // Evicted together with the frame before. If another page has the frame by now, that
             // page was reported to the policy.
             if (gone.start..gone.end).contains(&victim.pfn) {
-                in_vain += 1;
+                fruitless += 1;
                 continue;
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
             // would scatter the pages of one folio.
             let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
             let Some((pages, frames)) = evictor.evict(n, max, |_, _| victim.is_folio_cold) else {
-                in_vain += 1;
+                fruitless += 1;
                 failed.push(victim.pfn);
                 continue;
             };
-            in_vain = if pages > 0 { 0 } else { in_vain + 1 };
+            fruitless = if pages > 0 { 0 } else { fruitless + 1 };
             freed += pages;
             gone = frames;
         }

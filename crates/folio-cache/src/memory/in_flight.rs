@@ -47,9 +47,9 @@ pub(crate) fn admit<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
 #[cold]
 fn wait_for_several<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
     let mut look = mapping.shared.memory_wait.look();
-    let (mut admitted, mut in_vain) = (admit_at_once(mapping, pages), 0);
-    while admitted < 2 && in_vain < PATIENCE {
-        in_vain = if look.wait(PAUSE) { 0 } else { in_vain + 1 };
+    let (mut admitted, mut fruitless) = (admit_at_once(mapping, pages), 0);
+    while admitted < 2 && fruitless < PATIENCE {
+        fruitless = if look.wait(PAUSE) { 0 } else { fruitless + 1 };
         admitted = admit_at_once(mapping, pages);
     }
     admitted

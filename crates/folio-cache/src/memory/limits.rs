@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::pressure::groups::{self, Group};
+use crate::pressure::groups::{self, ControlGroup};
 
 /// The divisor for the default capacity: a cache takes this share of the memory. The rest is for
 /// the program around it.
@@ -30,7 +30,7 @@ pub(crate) fn default_capacity() -> usize {
 /// `None` without a limit.
 fn group_limit(root: &Path) -> Option<usize> {
     let groups = groups::find(root, &groups::membership(root));
-    let limit = groups.iter().filter_map(Group::limit).min()?;
+    let limit = groups.iter().filter_map(ControlGroup::limit).min()?;
     Some(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 

@@ -32,12 +32,12 @@ type Copies<S> = SmallVec<[FrozenFolio<S>; MAX_COPIES]>;
 
 /// The bytes that a handle pins while it is collected.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct PinnedBytes {
+pub(crate) struct PinnedCount {
     bytes: usize,
     last: Option<Pfn>,
 }
 
-impl PinnedBytes {
+impl PinnedCount {
     /// Returns the bytes with a folio added, unless it is the last one again.
     pub(crate) fn with<S: Scheme>(self, folio: &FolioRef<S>) -> Self {
         let head = Some(folio.pfn());
@@ -60,7 +60,7 @@ pub(crate) fn page_handle<S: Scheme>(
     folio: FolioRef<S>,
     range: &Range<usize>,
 ) -> PageHandle<S> {
-    let copy = PinnedBytes::default()
+    let copy = PinnedCount::default()
         .with(&folio)
         .is_too_much(range.len())
         .then(|| copy_pages(mapping, offset, 1, [&folio.frame()[..]]))

@@ -50,7 +50,7 @@ pub(super) struct Wait<'c, S: Scheme> {
     look: Look<'c>,
     yields: u32,
     pause: Duration,
-    in_vain: u32,
+    fruitless: u32,
     lost: u32,
 }
 
@@ -58,7 +58,7 @@ impl<'c, S: Scheme> Wait<'c, S> {
     /// Call before the first look.
     pub(super) fn new(shared: &'c Shared<S>) -> Self {
         let look = shared.memory_wait.look();
-        Self { shared, look, yields: 0, pause: MIN_PAUSE, in_vain: 0, lost: 0 }
+        Self { shared, look, yields: 0, pause: MIN_PAUSE, fruitless: 0, lost: 0 }
     }
 
     /// Waits until another look is worth it. `found`: the last look freed memory, which another
@@ -73,8 +73,8 @@ impl<'c, S: Scheme> Wait<'c, S> {
             }
             return Next::Look;
         }
-        if self.shared.memory_wait.in_flight() > 0 && self.in_vain < PATIENCE {
-            self.in_vain = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.in_vain + 1 };
+        if self.shared.memory_wait.in_flight() > 0 && self.fruitless < PATIENCE {
+            self.fruitless = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.fruitless + 1 };
             return Next::Look;
         }
         if self.yields < YIELDS {

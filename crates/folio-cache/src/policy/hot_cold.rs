@@ -35,14 +35,14 @@
 use std::collections::VecDeque;
 
 use gate::Gate;
-use room::{COLD, Room};
+use queue_share::{COLD, QueueShare};
 
 use super::ghosts::Ghosts;
 use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
 
 mod gate;
-mod room;
+mod queue_share;
 
 /// The young half of the queue is one in this many of its frames.
 const YOUNG: u32 = 5;
@@ -106,8 +106,8 @@ pub struct HotCold {
     /// The time in ticks, and the number of pages that come until the next one.
     now: u16,
     until_tick: u32,
-    /// The room of the queue.
-    room: Room,
+    /// The number of frames that the queue should have.
+    queue_share: QueueShare,
     /// `None` in a trial itself, and in a cache too small for trials.
     trials: Option<Box<Trials>>,
 }
@@ -137,7 +137,7 @@ impl HotCold {
             frames,
             now: 0,
             until_tick: per_tick(frames),
-            room: Room::new(frames, share),
+            queue_share: QueueShare::new(frames, share),
             trials: None,
         }
     }
@@ -148,13 +148,13 @@ impl HotCold {
         if self.until_tick == 0 {
             self.until_tick = per_tick(self.frames);
             self.now = self.now.wrapping_add(1);
-            self.room.tick();
+            self.queue_share.tick();
         }
     }
 
     /// Returns the maximum number of hot frames.
     fn max_hot(&self) -> u32 {
-        self.frames.saturating_sub(self.room.frames())
+        self.frames.saturating_sub(self.queue_share.frames())
     }
 
     /// Sets the place of a frame, and keeps the number of hot frames.
@@ -337,7 +337,7 @@ impl HotCold {
     /// Inserts a page into the queue or among the hot ones.
     fn put(&mut self, frames: &(impl Frames + ?Sized), frame: u32, page: u64) {
         self.count_new();
-        self.room.adapt(frames.is_ahead(frame));
+        self.queue_share.adapt(frames.is_ahead(frame));
         let ghost = self.ghosts.take(page, self.now, REMEMBERED);
         self.touch(frame);
         // The page that was in the frame left unseen: the new one inherits its place in the queue.
@@ -374,7 +374,7 @@ impl HotCold {
     /// Moves pages beyond the share of the young half to the old half. From then on their
     /// referenced bits count.
     fn age(&mut self, frames: &(impl Frames + ?Sized)) {
-        while self.young.len() > (self.room.frames() / YOUNG).max(1) as usize {
+        while self.young.len() > (self.queue_share.frames() / YOUNG).max(1) as usize {
             let Some(frame) = self.young.pop_front() else { break };
             frames.take_uses(frame);
             self.old.push_back(frame);
@@ -422,7 +422,7 @@ impl Policy for HotCold {
         let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
         self.put(&trials.sample.watch(frames), frame, page);
         let share = trials.inserted(frames, frame, page);
-        self.room.set_share(share);
+        self.queue_share.set_share(share);
         self.trials = Some(trials);
     }
 
@@ -479,7 +479,7 @@ impl Policy for HotCold {
 
     fn resize(&mut self, frames: u32) {
         self.frames = frames;
-        self.room.resize(frames);
+        self.queue_share.resize(frames);
         if let Some(trials) = &mut self.trials {
             trials.resize(frames);
         }

@@ -16,7 +16,7 @@ enum Version {
 
 /// A control group that may limit memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct ControlGroup {
     folder: PathBuf,
     version: Version,
 }
@@ -29,7 +29,7 @@ pub(crate) fn membership(root: &Path) -> String {
 /// Returns the groups that a text of [`membership`] names, and all groups around them.
 ///
 /// Inside a container the path may lead nowhere, and the group is found at the top.
-pub(crate) fn find(root: &Path, membership: &str) -> Vec<Group> {
+pub(crate) fn find(root: &Path, membership: &str) -> Vec<ControlGroup> {
     let mounted = root.join("sys/fs/cgroup");
     let groups = membership.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -45,14 +45,14 @@ pub(crate) fn find(root: &Path, membership: &str) -> Vec<Group> {
         let path = PathBuf::from(path.trim_start_matches('/'));
         let folders = |mount: &PathBuf| {
             let around = path.ancestors().map(|group| mount.join(group));
-            around.map(|folder| Group { folder, version }).collect::<Vec<_>>()
+            around.map(|folder| ControlGroup { folder, version }).collect::<Vec<_>>()
         };
-        roots.iter().flat_map(folders).filter(Group::exists).collect()
+        roots.iter().flat_map(folders).filter(ControlGroup::exists).collect()
     });
     groups.collect()
 }
 
-impl Group {
+impl ControlGroup {
     /// Returns `true` if the group limits memory, or could.
     fn exists(&self) -> bool {
         self.folder.join(self.limit_files()[0]).exists()
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn limit(root: &Path, membership: &str) -> Option<u64> {
-        find(root, membership).iter().filter_map(Group::limit).min()
+        find(root, membership).iter().filter_map(ControlGroup::limit).min()
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         write(&groups, "memory/app/memory.stat", "inactive_file 1\ntotal_inactive_file 200\n");
         let headrooms = |membership| {
             let groups = find(dir.path(), membership);
-            groups.iter().filter_map(Group::headroom).collect::<Vec<_>>()
+            groups.iter().filter_map(ControlGroup::headroom).collect::<Vec<_>>()
         };
         assert_eq!(headrooms("0::/app\n"), [Headroom { limit: 800, used: 600 }], "the high limit");
         assert_eq!(headrooms("4:memory:/app\n"), [Headroom { limit: 1000, used: 700 }]);
@@ -175,7 +175,10 @@ mod tests {
         write(&groups, "app/memory.max", "many\n");
         assert_eq!(headrooms("0::/app\n"), [], "not a number");
         let found = find(dir.path(), "4:memory:/app\n0::/app\n");
-        assert_eq!(found.iter().find_map(Group::stalls), Some(groups.join("app/memory.pressure")));
+        assert_eq!(
+            found.iter().find_map(ControlGroup::stalls),
+            Some(groups.join("app/memory.pressure"))
+        );
         fs::remove_dir_all(&groups).unwrap();
         assert!(found.iter().all(|group| group.headroom().is_none()), "the groups are gone");
     }

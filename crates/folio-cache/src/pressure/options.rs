@@ -9,7 +9,7 @@ use crate::pressure::decide::Rules;
 use crate::pressure::sensors::Sensors;
 use crate::pressure::source::PressureSource;
 use crate::pressure::stall::Stalls;
-use crate::pressure::system::Limits;
+use crate::pressure::system::SystemSource;
 
 /// The sources of memory pressure of a cache, and how it follows them. See the
 /// [module](crate::pressure).
@@ -130,11 +130,11 @@ impl Pressure {
             return Err(error(io::ErrorKind::InvalidInput, message.to_owned()));
         }
         if let Some(root) = root {
-            let limits = Limits::new(root.clone());
-            for stalls in Stalls::of_system(&root, limits.stalls()) {
+            let system = SystemSource::new(root.clone());
+            for stalls in Stalls::of_system(&root, system.stalls()) {
                 sources.push(Box::new(stalls));
             }
-            sources.push(Box::new(limits));
+            sources.push(Box::new(system));
         }
         Ok(Sensors::new(rules, sources))
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::pressure::groups::{self, Group};
+use crate::pressure::groups::{self, ControlGroup};
 use crate::pressure::source::{PressureSource, Reading};
 
 /// The time after which a move of this process to another group is noticed.
@@ -11,14 +11,14 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// The limits of the control groups of this process, and the memory of the machine.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct SystemSource {
     root: PathBuf,
-    groups: Vec<Group>,
+    groups: Vec<ControlGroup>,
     /// When the groups were last looked for.
     checked: Instant,
 }
 
-impl Limits {
+impl SystemSource {
     /// Finds the groups. `root` is the folder in which `proc` and `sys` lie.
     pub(crate) fn new(root: PathBuf) -> Self {
         let groups = groups::find(&root, &groups::membership(&root));
@@ -27,7 +27,7 @@ impl Limits {
 
     /// Returns the file of the stalls of the innermost group of version 2.
     pub(crate) fn stalls(&self) -> Option<PathBuf> {
-        self.groups.iter().find_map(Group::stalls)
+        self.groups.iter().find_map(ControlGroup::stalls)
     }
 
     /// Finds the groups again: the process may have moved, and groups come and go.
@@ -38,11 +38,14 @@ impl Limits {
     }
 }
 
-impl PressureSource for Limits {
+impl PressureSource for SystemSource {
     fn read(&mut self, _: bool) -> Reading {
         self.check();
-        let headrooms =
-            self.groups.iter().filter_map(Group::headroom).chain(groups::machine(&self.root));
+        let headrooms = self
+            .groups
+            .iter()
+            .filter_map(ControlGroup::headroom)
+            .chain(groups::machine(&self.root));
         Reading { signal: false, headrooms: headrooms.collect() }
     }
 }

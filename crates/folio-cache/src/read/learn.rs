@@ -66,9 +66,9 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
     future::poll_fn(poll).await;
     let learned =
         waiter.result(|learned| learned.as_ref().cloned().map_err(|error| error::copy(error)));
-    let told = learned.expect("the flight ended");
+    let reported = learned.expect("the flight ended");
     drop(waiter);
     remote.with_any_active(|_| ());
-    let told = told?;
-    version::lock(mapping, remote).agree(&told, on_change)
+    let reported = reported?;
+    version::lock(mapping, remote).agree(&reported, on_change)
 }

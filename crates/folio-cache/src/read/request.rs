@@ -287,14 +287,14 @@ async fn fetch<S: Scheme>(
     let offset = pages.start * FRAME_SIZE as u64;
     let backing = remote.backing();
     let mut request = FillRequest { offset, len: 0, expected: None, priority: how.priority };
-    let (filled, told) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
+    let (filled, reported) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
     mapping.count(Count::FilledBytes, filled as u64);
     if !how.is_ahead {
         let gaps = asked.gaps() * FRAME_SIZE as u64;
         mapping.count(Count::WantedBytes, (filled as u64).saturating_sub(gaps));
     }
     let how = Publish { epoch, room, on_change: backing.on_change(), how };
-    publish(entry, asked, frames, (filled, &told), &how)
+    publish(entry, asked, frames, (filled, &reported), &how)
 }
 
 /// Returns frames for some pages: as many as there are without waiting, at least one.
@@ -348,16 +348,16 @@ async fn fill<S: Scheme>(
         mapping.count(Count::Requests, 1);
         let pieces = pieces(frames, filled..wanted);
         let mut buffer = FillBuffer::new(pieces);
-        let told = backing.fill(request.clone(), &mut buffer).await?;
+        let reported = backing.fill(request.clone(), &mut buffer).await?;
         let more = buffer.filled();
         match &version {
-            Some(before) if *before != told => {
+            Some(before) if *before != reported => {
                 // The bytes so far are of another version.
                 changes += 1;
                 if changes > MAX_CHANGES || backing.on_change() == OnChange::Fail {
                     return Err(version::restless(mapping));
                 }
-                (filled, short, version) = (0, 0, Some(told));
+                (filled, short, version) = (0, 0, Some(reported));
                 if request.offset > begins {
                     continue;
                 }
@@ -365,23 +365,23 @@ async fn fill<S: Scheme>(
             }
             _ => {
                 filled += more;
-                version = Some(told);
+                version = Some(reported);
             }
         }
-        let told = version.as_ref().expect("it was just set");
-        let end = told.len.saturating_sub(begins);
+        let reported = version.as_ref().expect("it was just set");
+        let end = reported.len.saturating_sub(begins);
         if filled >= wanted || filled as u64 >= end {
             let filled = filled.min(usize::try_from(end).unwrap_or(usize::MAX));
-            return Ok((filled, told.clone()));
+            return Ok((filled, reported.clone()));
         }
         short += 1;
         if more == 0 || short > MAX_SHORT {
             if filled >= FRAME_SIZE {
-                return Ok((filled, told.clone()));
+                return Ok((filled, reported.clone()));
             }
             let message = format!(
                 "the store answers {more} of {} bytes at {} of {:?}, which has {} bytes",
-                request.len, request.offset, remote.object.key, told.len
+                request.len, request.offset, remote.object.key, reported.len
             );
             return Err(error(io::ErrorKind::UnexpectedEof, message));
         }
@@ -415,13 +415,13 @@ fn publish<S: Scheme>(
     entry: &InTable<S>,
     asked: &Asked,
     mut frames: Frames<'_, S>,
-    (filled, told): (usize, &RemoteVersion),
+    (filled, reported): (usize, &RemoteVersion),
     &Publish { epoch, room, on_change, how }: &Publish,
 ) -> io::Result<Outcome<S>> {
     let (mapping, remote) = (&entry.mapping, entry.remote());
     let first = asked.pages.start;
     let offset = first * FRAME_SIZE as u64;
-    let is_end = offset + filled as u64 >= told.len;
+    let is_end = offset + filled as u64 >= reported.len;
     // Evicts the pages of other leaves, if there is no room for more of them.
     if let Ok(first) = u32::try_from(first)
         && filled > 0
@@ -435,7 +435,7 @@ fn publish<S: Scheme>(
         if mapping.truncate_seq() != epoch && !broken!("stale-publish") {
             return Ok(Outcome::Again);
         }
-        version.agree(told, on_change)?;
+        version.agree(reported, on_change)?;
         let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> =
             Vec::with_capacity(frames.folios.len());
         for (n, mut folio) in mem::take(&mut frames.folios).into_iter().enumerate() {

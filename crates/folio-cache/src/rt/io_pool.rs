@@ -38,10 +38,10 @@ use folio_ref::broken;
 
 use crate::rt::busy::{HUNG_AFTER, SLOW_AFTER};
 use crate::rt::foreign::{catch_panic, wake};
-use crate::rt::in_flight::RequestId;
 use crate::rt::io_queue::{Queue, Work};
 pub(crate) use crate::rt::io_request::{Extent, Fetch, Pages};
 use crate::rt::lanes::{Kind, Waiting};
+use crate::rt::pool_requests::RequestId;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, back_off, spawn, wait_for};
 
 /// Returns `true` while a future shares the fetch.

@@ -15,9 +15,9 @@ use folio_ref::broken;
 use std::sync::Arc;
 
 use crate::rt::busy::{Busy, MAX_HUNG, Slow};
-use crate::rt::in_flight::{InFlight, RequestId};
 use crate::rt::io_request::{Extent, Fetch};
 use crate::rt::lanes::{Kind, Lane, Lanes, Next, Waiting};
+use crate::rt::pool_requests::{PoolRequests, RequestId};
 
 /// The default maximum number of threads, and of requests in flight. Under shuttle each test
 /// decides if there are threads.
@@ -33,7 +33,7 @@ const MAX_CROWDED: usize = 2;
 pub(super) struct Queue {
     lanes: Lanes,
     /// The fetches that wait, and all begun work, with the wakers to wake at its end.
-    pub(super) in_flight: InFlight,
+    pub(super) in_flight: PoolRequests,
     /// The number of threads that fetch.
     pub(super) fetching: usize,
     /// The number of threads with work.
@@ -116,7 +116,7 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             lanes: Lanes::default(),
-            in_flight: InFlight::default(),
+            in_flight: PoolRequests::default(),
             fetching: 0,
             working: 0,
             io_threads: MAX_IO_THREADS,

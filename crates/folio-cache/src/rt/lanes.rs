@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use crate::rt::in_flight::RequestId;
 use crate::rt::io_request::{Extent, Fetch, Pages};
+use crate::rt::pool_requests::RequestId;
 
 /// The maximum number of threads that fetch together for one mapping. While one thread publishes
 /// its pages, the requests of the others are in flight.

@@ -68,7 +68,7 @@ struct Line {
 #[repr(align(64))]
 struct Last([AtomicU64; 2]);
 
-/// The first pages of earlier misses that the streams were not told of, in order.
+/// The first pages of earlier misses that were not reported to the streams, in order.
 pub(crate) type Untold = SmallVec<[u32; 2]>;
 
 /// The lone misses of all files of a cache.
@@ -88,7 +88,7 @@ impl Default for LoneMisses {
 
 impl LoneMisses {
     /// Records a miss. Returns `None` if it is lone. Otherwise returns the first pages of the
-    /// earlier misses that the streams must be told before this one.
+    /// earlier misses that must be reported to the streams before this one.
     // Relaxed throughout: hints.
     #[inline]
     pub(crate) fn record(&self, miss: Miss) -> Option<Untold> {
@@ -123,7 +123,7 @@ impl Line {
             return None;
         }
         let near = self.misses.iter().zip(misses).filter(|&(_, other)| is_near(other));
-        Some(near.filter_map(|(place, other)| tell(place, other)).collect())
+        Some(near.filter_map(|(place, other)| mark_reported(place, other)).collect())
     }
 
     fn remember(&self, packed: u64) {
@@ -143,7 +143,7 @@ impl Last {
             && two == one.wrapping_mul(2);
         is_strided.then(|| {
             let oldest_first = self.0.iter().zip(last).rev();
-            oldest_first.filter_map(|(place, other)| tell(place, other)).collect()
+            oldest_first.filter_map(|(place, other)| mark_reported(place, other)).collect()
         })
     }
 
@@ -153,8 +153,8 @@ impl Last {
     }
 }
 
-/// Marks a miss as told. Returns its first page if it was not.
-fn tell(place: &AtomicU64, packed: u64) -> Option<u32> {
+/// Marks a miss as reported. Returns its first page if it was not.
+fn mark_reported(place: &AtomicU64, packed: u64) -> Option<u32> {
     place.store(packed | TOLD, Ordering::Relaxed);
     (packed & TOLD == 0).then(|| first_page(packed))
 }
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(record(&misses, 1, 1000), None);
         assert_eq!(record(&misses, 2, 1001), None, "another file");
         assert_eq!(record(&misses, 1, 1001), Some(vec![1000]));
-        assert_eq!(record(&misses, 1, 1002), Some(vec![]), "both are told");
+        assert_eq!(record(&misses, 1, 1002), Some(vec![]), "both are reported");
         assert_eq!(record(&misses, 1, 999), Some(vec![]), "backward");
         let several = Miss { file: 1, first: 1003, pages: 4 };
         assert_eq!(misses.record(several), None, "a reader of another kind");
@@ -196,7 +196,7 @@ mod tests {
             assert_eq!(record(&misses, 1, first), None);
         }
         assert_eq!(record(&misses, 1, 200_000), Some(vec![0, 100_000]));
-        assert_eq!(record(&misses, 1, 300_000), Some(vec![]), "they are told");
+        assert_eq!(record(&misses, 1, 300_000), Some(vec![]), "they are reported");
         assert_eq!(record(&misses, 1, 300_100), None);
         for (first, untold) in [(9000, None), (8000, None), (7000, Some(vec![9000, 8000]))] {
             assert_eq!(record(&misses, 3, first), untold, "backward");
@@ -207,9 +207,9 @@ mod tests {
     fn random_misses_are_lone() {
         let misses = LoneMisses::default();
         let mut random = fastrand::Rng::with_seed(7);
-        let told =
+        let reported =
             (0..100_000).filter(|_| record(&misses, 1, random.u32(..1 << 22)).is_some()).count();
         // A line has seven misses of 256 regions.
-        assert!(told < 4000, "{told} of 100000");
+        assert!(reported < 4000, "{reported} of 100000");
     }
 }

@@ -29,8 +29,8 @@
 //!   little for each, nothing is read ahead.
 //! - If a file answers from memory, its own or the system's, the requests of a window wait for
 //!   their reader, and no thread is woken.
-//! - While no stream has a window, a miss that lies apart from all others of late is not told to
-//!   the streams ([`LoneMisses`]): random readers take no lock.
+//! - While no stream has a window, a miss that lies apart from all others of late is not reported
+//!   to the streams ([`LoneMisses`]): random readers take no lock.
 //! - One read of many pages gives its own range: the range is read ahead too, but not past its end.
 //!
 //! The state belongs to the mapping, not to the open file: clones and several opens continue each
@@ -63,7 +63,7 @@ const TAKEN: u32 = 8;
 pub(crate) struct Readahead {
     /// Made by the first miss that is not lone; of a distant object by the second one, or one of
     /// several pages. Most files of a program with many are read once.
-    streams: OnceBox<Known>,
+    streams: OnceBox<StreamState>,
     /// The page of the first miss of a distant object, and 1. 0: none, or `streams` knows it.
     first_miss: AtomicU32,
     /// The pages of fills of several pages that are in flight.
@@ -72,7 +72,7 @@ pub(crate) struct Readahead {
 
 /// The readers of a file, as far as they are known.
 #[derive(Debug, Default)]
-struct Known {
+struct StreamState {
     streams: Mutex<Streams>,
     /// The score of requests that were answered at once, up to [`MOST`].
     at_once: AtomicU32,
@@ -80,7 +80,7 @@ struct Known {
     has_windows: AtomicBool,
 }
 
-impl Known {
+impl StreamState {
     fn note_windows(&self, streams: &Streams) {
         // Relaxed: a hint. It seldom changes, and others read it at each miss.
         if self.has_windows.load(Ordering::Relaxed) != streams.has_windows {
@@ -97,7 +97,7 @@ impl Readahead {
 
     /// Returns the streams. Makes them at the first call, with the first miss: then it calls
     /// `count` with their bytes.
-    fn known(&self, count: impl FnOnce(usize)) -> &Known {
+    fn known(&self, count: impl FnOnce(usize)) -> &StreamState {
         if self.streams.get().is_none() {
             let mut streams = Streams::default();
             // Relaxed: a hint, here and below. If two readers miss at once, one miss may be
@@ -105,7 +105,7 @@ impl Readahead {
             if let Some(first) = self.first_miss.load(Ordering::Relaxed).checked_sub(1) {
                 streams.missed(i64::from(first), 1, 1, Bounds::of(0));
             }
-            let known = Known { streams: Mutex::new(streams), ..Known::default() };
+            let known = StreamState { streams: Mutex::new(streams), ..StreamState::default() };
             if self.streams.set(Box::new(known)).is_ok() {
                 count(Streams::BYTES);
             }
@@ -157,7 +157,7 @@ impl Readahead {
         if self.is_first(first, pages) {
             return None;
         }
-        self.tell([first], pages, request, bounds, count)
+        self.report([first], pages, request, bounds, count)
     }
 
     /// Records a miss like [`missed`](Self::missed), with the pages of one request at most. If it
@@ -172,16 +172,16 @@ impl Readahead {
         let Miss { first, pages, .. } = miss;
         let pages = u32::from(pages);
         // Relaxed: a hint.
-        let has_windows = |known: &Known| known.has_windows.load(Ordering::Relaxed);
+        let has_windows = |known: &StreamState| known.has_windows.load(Ordering::Relaxed);
         if self.streams.get().is_some_and(has_windows) {
-            return self.tell([first], pages, pages, bounds, count);
+            return self.report([first], pages, pages, bounds, count);
         }
-        let untold = lone_misses.record(miss)?;
-        self.tell(untold.into_iter().chain([first]), pages, pages, bounds, count)
+        let unreported = lone_misses.record(miss)?;
+        self.report(unreported.into_iter().chain([first]), pages, pages, bounds, count)
     }
 
-    /// Tells the streams of misses in their order. Returns the first window that follows.
-    fn tell(
+    /// Reports misses to the streams, in their order. Returns the first window that follows.
+    fn report(
         &self,
         misses: impl IntoIterator<Item = u32>,
         pages: u32,

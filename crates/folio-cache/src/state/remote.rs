@@ -175,11 +175,11 @@ impl<S: Scheme> Mapping<S> {
     }
 
     /// Sets the version of a distant object: none is known. Call under the lock `length`.
-    pub(crate) fn set_version(&self, remote: &Remote<S>, told: &RemoteVersion) {
+    pub(crate) fn set_version(&self, remote: &Remote<S>, reported: &RemoteVersion) {
         // Release, both: pair with Acquire in `len` and `known_len`.
-        self.len.store(told.len, Ordering::Release);
-        self.backed.store(told.len, Ordering::Release);
-        self.set_validator(remote, Some(told.validator.clone()));
+        self.len.store(reported.len, Ordering::Release);
+        self.backed.store(reported.len, Ordering::Release);
+        self.set_validator(remote, Some(reported.validator.clone()));
         remote.object.is_known.store(true, Ordering::Release);
     }
 

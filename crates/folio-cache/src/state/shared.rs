@@ -75,8 +75,8 @@ pub(crate) struct Shared<S: Scheme> {
     pub(crate) flusher: Worker<Self>,
     pub(crate) flush_pool: FlushPool<Mapping<S>>,
     pub(crate) requests: Requests,
-    /// Looks at the lengths of backings.
-    pub(crate) looks: Calls<Looked>,
+    /// Queries of the lengths of backings.
+    pub(crate) length_queries: Calls<Looked>,
     pub(crate) revalidations: Calls<io::Result<bool>>,
     pub(crate) fill_waiters: Arc<FillWaiters>,
     pub(crate) reclaimer: Worker<Self>,

@@ -30,7 +30,7 @@ pub(crate) struct StoreId {
 /// Tells the versions of an object apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The strong `ETag`, else the version, that the store gave.
+    /// The strong `ETag`, otherwise the version, that the store gave.
     pub(crate) strong: Option<String>,
     /// The weak `ETag`. It is empty if there is none, or a strong one.
     pub(crate) weak: String,

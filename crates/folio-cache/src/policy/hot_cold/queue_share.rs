@@ -1,4 +1,4 @@
-//! The room of the queue: how many frames it should have.
+//! The share of the queue: how many frames it should have.
 
 use crate::policy::trials::MAX_TRIAL;
 
@@ -22,7 +22,7 @@ const FADING: u32 = 64;
 /// The number of frames that the queue should have, by its share and by the pages that wait in it
 /// for their readers.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct QueueShare {
     frames: u32,
     /// The number of frames that the cache has, and the share that `frames` moves to.
     all: u32,
@@ -36,8 +36,8 @@ pub(super) struct Room {
     is_any_ahead: bool,
 }
 
-impl Room {
-    /// Returns the room in a cache of `all` frames, with this share of them.
+impl QueueShare {
+    /// Returns the share in a cache of `all` frames, with this share of them.
     pub(super) fn new(all: u32, share: f64) -> Self {
         let wanted = wanted(all, share);
         Self { frames: wanted[0], all, share, wanted, ahead: 0, is_any_ahead: false }
@@ -48,13 +48,13 @@ impl Room {
         self.frames
     }
 
-    /// Sets the number of frames of the cache. The room has its share of them at once.
+    /// Sets the number of frames of the cache. The queue has its share of them at once.
     pub(super) fn resize(&mut self, all: u32) {
         self.aim(all, self.share);
         self.frames = self.wanted[0];
     }
 
-    /// Sets the share of the frames that the room moves to.
+    /// Sets the share of the frames that the queue moves to.
     pub(super) fn set_share(&mut self, share: f64) {
         if share.to_bits() != self.share.to_bits() {
             self.aim(self.all, share);
@@ -112,26 +112,26 @@ mod tests {
 
     #[test]
     fn a_window_by_chance_gets_room_for_itself_and_for_a_while() {
-        let mut room = Room::new(10_000, 0.01);
-        (0..16).for_each(|_| room.adapt(true));
-        (0..500).for_each(|_| room.adapt(false));
-        assert_eq!(room.frames(), 100, "16 pages fit into the share");
-        (0..200).for_each(|_| room.adapt(true));
-        (0..500).for_each(|_| room.adapt(false));
-        assert_eq!(room.frames(), 432, "room for 216, and for as many others");
-        (0..2000).for_each(|_| room.adapt(true));
-        assert_eq!(room.frames(), 450, "the most");
-        room.tick();
-        room.adapt(false);
-        assert_eq!(room.frames(), 450, "some came in the tick that ended");
+        let mut queue = QueueShare::new(10_000, 0.01);
+        (0..16).for_each(|_| queue.adapt(true));
+        (0..500).for_each(|_| queue.adapt(false));
+        assert_eq!(queue.frames(), 100, "16 pages fit into the share");
+        (0..200).for_each(|_| queue.adapt(true));
+        (0..500).for_each(|_| queue.adapt(false));
+        assert_eq!(queue.frames(), 432, "room for 216, and for as many others");
+        (0..2000).for_each(|_| queue.adapt(true));
+        assert_eq!(queue.frames(), 450, "the most");
+        queue.tick();
+        queue.adapt(false);
+        assert_eq!(queue.frames(), 450, "some came in the tick that ended");
         for _ in 0..500 {
-            room.tick();
-            room.adapt(false);
+            queue.tick();
+            queue.adapt(false);
         }
-        assert_eq!(room.frames(), 100, "all are forgotten");
-        room.resize(600);
-        assert_eq!(room.frames(), 8, "the least");
-        room.resize(100);
-        assert_eq!(room.frames(), 2, "the least of a trial");
+        assert_eq!(queue.frames(), 100, "all are forgotten");
+        queue.resize(600);
+        assert_eq!(queue.frames(), 8, "the least");
+        queue.resize(100);
+        assert_eq!(queue.frames(), 2, "the least of a trial");
     }
 }

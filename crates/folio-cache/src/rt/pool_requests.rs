@@ -46,7 +46,7 @@ struct Request {
 
 /// Requests by number and by page.
 #[derive(Default)]
-pub(super) struct InFlight {
+pub(super) struct PoolRequests {
     next: RequestId,
     requests: HashMap<RequestId, Request>,
     by_range: HashMap<AlignedRange, SmallVec<[RequestId; 1]>>,
@@ -68,7 +68,7 @@ fn ranges(pages: &Pages) -> impl Iterator<Item = AlignedRange> {
     ranges.map(move |range| (mapping, class, range))
 }
 
-impl InFlight {
+impl PoolRequests {
     /// Registers a request and returns its number.
     pub(super) fn insert(&mut self, pages: Pages) -> RequestId {
         let id = self.next;
@@ -141,7 +141,7 @@ mod tests {
     fn a_page_is_found_as_by_a_search_of_all_requests() {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
-        let (mut in_flight, mut naive) = (InFlight::default(), Vec::new());
+        let (mut in_flight, mut naive) = (PoolRequests::default(), Vec::new());
         for _ in 0..20_000 {
             if naive.len() < 20 && random.bool() {
                 let (first, len) = (random.u64(..600), random.u64(..300) >> random.u32(..9));
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn each_waker_is_woken_once() {
-        let mut in_flight = InFlight::default();
+        let mut in_flight = PoolRequests::default();
         let id = in_flight.insert(of(0, 3..5));
         let tasks = [(); 2].map(|()| Waker::from(Arc::new(Task)));
         for waker in tasks.iter().chain(&tasks) {
