@@ -102,7 +102,7 @@ impl Sample {
     }
 
     /// Notes the first uses of pages that waited for their readers: such a use leaves no referenced
-    /// bit. Most pages of a request wait until the next one comes, so few are visited in vain.
+    /// bit. Most pages of a request wait until the next one comes, so few are visited without need.
     pub(super) fn find_first_uses(&mut self, frames: &dyn Frames) {
         for _ in 0..self.waiting.len().min(MAX_WAITING_LOOKS) {
             let Some((frame, key)) = self.waiting.pop_front() else { break };
