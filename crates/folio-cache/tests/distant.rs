@@ -195,7 +195,7 @@ fn pages_of_gaps_are_evicted_before_those_that_were_wanted() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
     let preferences = Preferences::default().gap_bytes(512 << 10).request_bytes(2 << 20);
     let open = |len| {
-        let distant = Arc::new(Distant::new(&bytes(len)).with_preferences(preferences.clone()));
+        let distant = Arc::new(Distant::new(&bytes(len)).with_preferences(preferences));
         (cache.open_async(distant.clone()).unwrap(), distant)
     };
     let ((hot, hot_store), (file, store)) = (open(5 << 20), open(16 << 20));
@@ -216,7 +216,7 @@ fn longer_gaps_are_read_through_while_memory_is_free() {
         let cache: Cache = Cache::new(8 << 20).unwrap();
         let other = cache.open_async(Arc::new(Distant::new(&bytes(8 << 20)))).unwrap();
         drop(block_on(other.bytes_async(0, others)).unwrap());
-        let distant = Distant::new(&bytes(1 << 20)).with_preferences(preferences.clone());
+        let distant = Distant::new(&bytes(1 << 20)).with_preferences(preferences);
         let distant = Arc::new(distant);
         let file = cache.open_async(distant.clone()).unwrap();
         // The first request tells the length.
