@@ -2,29 +2,41 @@
 //! that a policy finds is kept, for the trials of other policies.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 
-use super::{FrameState, Frames};
+use super::{FrameState, Frames, Uses};
 
 /// The flag of a frame in the list.
 const LISTED: u8 = 1;
-/// The flag of a frame: the sample took its referenced bit, which the policy has not seen.
+/// The flag of a frame: the sample took its uses, which the policy has not seen. The bits above
+/// [`TIME`] are the time of the last one, modulo 64.
 const FOUND: u8 = 2;
+const TIME: u32 = 2;
+/// The flag of a frame without [`FOUND`]: its page was read ahead, and its reader did not come yet.
+const AHEAD: u8 = 4;
+
+/// A use of a sampled page.
+#[derive(Debug)]
+struct Found {
+    key: u32,
+    time: u16,
+    /// The page missed, or would have if it had not been read ahead.
+    is_miss: bool,
+}
 
 /// The sampled pages, and their uses.
 #[derive(Debug)]
 pub(super) struct Sample {
     /// One page in so many, a power of two.
     one_in: u32,
-    /// By frame: [`LISTED`] and [`FOUND`].
+    /// By frame: [`LISTED`], [`FOUND`] and [`AHEAD`].
     flags: Vec<Cell<u8>>,
     /// The frames of sampled pages, each once. If its page left, a frame stays until its turn.
     list: Vec<u32>,
-    /// The place of the next frame that is looked at.
-    next: usize,
     /// The frame of the sampled page that came last.
     last: Option<u32>,
-    /// The uses that were found, as keys.
-    uses: RefCell<Vec<u32>>,
+    /// The uses that were found.
+    uses: RefCell<Vec<Found>>,
 }
 
 /// Returns the hash of a page.
@@ -33,16 +45,22 @@ fn hash(page: u64) -> u64 {
     (once ^ once >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
+/// Returns `true` if the first use of a page with these flags stands for a miss.
+fn is_miss(flags: u8) -> bool {
+    flags & (FOUND | AHEAD) == AHEAD
+}
+
 impl Sample {
     /// Returns an empty sample of one page in `one_in`, a power of two, for frames below `frames`.
     pub(super) fn new(frames: u32, one_in: u32) -> Self {
+        // A miss seldom allocates: hardly more pages are in the sample.
+        let pages = (frames / one_in * 5 / 4) as usize;
         Self {
             one_in,
             flags: vec![Cell::new(0); frames as usize],
-            list: Vec::new(),
-            next: 0,
+            list: Vec::with_capacity(pages),
             last: None,
-            uses: RefCell::default(),
+            uses: RefCell::new(Vec::with_capacity(pages)),
         }
     }
 
@@ -66,7 +84,7 @@ impl Sample {
     pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         let flags = &self.flags[frame as usize];
         // What was found of the page before is nothing to this one.
-        flags.set(flags.get() & !FOUND);
+        flags.set(flags.get() & LISTED);
         let Some(key) = self.key(page) else { return };
         if flags.get() & LISTED == 0 {
             flags.set(LISTED);
@@ -75,26 +93,26 @@ impl Sample {
         if let Some(last) = self.last.replace(frame).filter(|&last| last != frame) {
             self.look_at(frames, last);
         }
-        if !frames.is_ahead(frame) {
-            self.uses.get_mut().push(key);
+        if frames.is_ahead(frame) {
+            let flags = &self.flags[frame as usize];
+            flags.set(flags.get() | AHEAD);
+        } else {
+            let time = frames.now() as u16;
+            self.uses.get_mut().push(Found { key, time, is_miss: true });
         }
     }
 
-    /// Returns the number of frames in the list.
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Looks at the next frame of the list. Notes whether its page was used.
-    pub(super) fn look(&mut self, frames: &dyn Frames) {
-        self.next = if self.next < self.list.len() { self.next } else { 0 };
-        let Some(&frame) = self.list.get(self.next) else { return };
-        if self.look_at(frames, frame) {
-            self.next += 1;
-        } else {
-            let flags = &self.flags[frame as usize];
-            flags.set(flags.get() & !LISTED);
-            self.list.swap_remove(self.next);
+    /// Looks at all frames of the list. Notes which pages were used.
+    pub(super) fn look_at_all(&mut self, frames: &dyn Frames) {
+        let mut at = 0;
+        while let Some(&frame) = self.list.get(at) {
+            if self.look_at(frames, frame) {
+                at += 1;
+            } else {
+                let flags = &self.flags[frame as usize];
+                flags.set(flags.get() & !LISTED);
+                self.list.swap_remove(at);
+            }
         }
     }
 
@@ -105,10 +123,12 @@ impl Sample {
             _ if frames.is_ahead(frame) => true,
             FrameState::Pinned => true,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
-                if frames.take_referenced(frame) {
+                if let Some(uses @ Uses { count: 1.., .. }) = frames.take_uses(frame) {
                     let flags = &self.flags[frame as usize];
-                    flags.set(flags.get() | FOUND);
-                    self.uses.get_mut().push(key);
+                    let time = (frames.now() as u16).wrapping_sub(u16::from(uses.age));
+                    let is_miss = is_miss(flags.get());
+                    flags.set(flags.get() & LISTED | FOUND | (time << TIME) as u8);
+                    self.uses.get_mut().push(Found { key, time, is_miss });
                 }
                 true
             }
@@ -132,9 +152,14 @@ impl Sample {
         !self.uses.get_mut().is_empty()
     }
 
-    /// Calls `visit` with the key of each use that was found, and forgets them.
-    pub(super) fn drain_uses(&mut self, visit: impl FnMut(u32)) {
-        self.uses.get_mut().drain(..).for_each(visit);
+    /// Calls `visit` with the key of each use that was found, in their order, and forgets them. The
+    /// other value is `true` if the page missed.
+    pub(super) fn drain_uses(&mut self, mut visit: impl FnMut(u32, bool)) {
+        let uses = self.uses.get_mut();
+        if let Some(now) = uses.last().map(|newest| newest.time) {
+            uses.sort_by_key(|one| Reverse(now.wrapping_sub(one.time).cast_signed()));
+        }
+        uses.drain(..).for_each(|found| visit(found.key, found.is_miss));
     }
 }
 
@@ -145,22 +170,28 @@ pub(super) struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Notes the referenced bit of a frame, as it was taken. Returns `true` if the page was used:
-    /// the sample may have found it before.
+    /// Notes the uses of a page, as they were taken. Returns them, with those that the sample found
+    /// before.
     #[inline]
-    fn note(&self, frame: u32, is_used: bool) -> bool {
+    fn note(&self, frame: u32, uses: Uses) -> Uses {
         let flags = &self.sample.flags[frame as usize];
-        if flags.get() == 0 {
-            return is_used;
+        let had = flags.get();
+        if had == 0 {
+            return uses;
         }
-        let was_found = flags.replace(flags.get() & !FOUND) & FOUND != 0;
-        if is_used
-            && let FrameState::Evictable(page) = self.frames.inspect(frame)
-            && let Some(key) = self.sample.key(page)
-        {
-            self.sample.uses.borrow_mut().push(key);
+        flags.set(had & LISTED);
+        if uses.count > 0 {
+            if let FrameState::Evictable(page) = self.frames.inspect(frame)
+                && let Some(key) = self.sample.key(page)
+            {
+                let time = (self.frames.now() as u16).wrapping_sub(u16::from(uses.age));
+                let is_miss = is_miss(had);
+                self.sample.uses.borrow_mut().push(Found { key, time, is_miss });
+            }
+            return uses;
         }
-        is_used || was_found
+        let age = (self.frames.now() as u8).wrapping_sub(had >> TIME) & (u8::MAX >> TIME);
+        if had & FOUND != 0 { Uses { count: 1, age } } else { uses }
     }
 }
 
@@ -174,12 +205,16 @@ impl Frames for Watched<'_> {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        self.note(frame, self.frames.take_referenced(frame))
+        let count = u8::from(self.frames.take_referenced(frame));
+        self.note(frame, Uses { count, age: 0 }).count > 0
     }
 
-    fn take_uses(&self, frame: u32) -> Option<u8> {
-        let uses = self.frames.take_uses(frame)?;
-        Some(uses.max(u8::from(self.note(frame, uses > 0))))
+    fn now(&self) -> u32 {
+        self.frames.now()
+    }
+
+    fn take_uses(&self, frame: u32) -> Option<Uses> {
+        self.frames.take_uses(frame).map(|uses| self.note(frame, uses))
     }
 
     fn is_ahead(&self, frame: u32) -> bool {
@@ -225,7 +260,7 @@ mod tests {
     fn uses(sample: &mut Sample) -> Vec<u64> {
         let keys = [7, 8, 9].map(|page| (sample.key(page).unwrap(), page));
         let mut found = Vec::new();
-        sample.drain_uses(|key| {
+        sample.drain_uses(|key, _| {
             found.extend(keys.iter().filter(|(of, _)| *of == key).map(|(_, page)| *page));
         });
         found
@@ -248,13 +283,12 @@ mod tests {
     fn a_page_that_was_read_ahead_is_first_used_by_its_reader() {
         let (mut sample, pages) = sample([true, true, false]);
         (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7));
-        (0..3).for_each(|_| sample.look(&pages));
+        sample.look_at_all(&pages);
         assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
         assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");
         // The reader uses page 7.
         pages.0[0].1.set(false);
-        (0..3).for_each(|_| sample.look(&pages));
-        (0..3).for_each(|_| sample.look(&pages));
+        (0..2).for_each(|_| sample.look_at_all(&pages));
         assert_eq!(uses(&mut sample), [7], "once");
     }
 }
