@@ -106,6 +106,7 @@ pub use index::slot::{Lookup, Slot};
 pub use index::zones::{ZoneRefused, Zones};
 pub use memmap::memmap::{Kind, MemmapMemory};
 pub use memmap::memory_map::MemoryMap;
+pub use memmap::uses::Uses;
 pub use moving::compact::Compacted;
 pub use moving::contig::{Contig, ContigError};
 pub use moving::hotplug::{Offline, OfflineError};

@@ -213,7 +213,7 @@ fn uses_are_counted_up_to_three() {
     for uses in 0..6 {
         (0..uses).for_each(|_| _ = folio.set_referenced());
         assert_eq!(zone.is_referenced(pfn), uses > 0);
-        assert_eq!(zone.take_uses(pfn), Some(uses.min(3)));
+        assert_eq!(zone.take_uses(pfn).unwrap().count, uses.min(3));
         assert!(!zone.is_referenced(pfn));
     }
     drop(folio);
@@ -222,7 +222,7 @@ fn uses_are_counted_up_to_three() {
     let ahead = ahead.init();
     assert_eq!(zone.take_uses(pfn), None, "the page waits for its reader");
     (0..2).for_each(|_| _ = ahead.set_referenced());
-    assert_eq!(zone.take_uses(pfn), Some(1), "its reader came, and then one use more");
+    assert_eq!(zone.take_uses(pfn).unwrap().count, 1, "its reader came, and then one use more");
     drop(ahead);
     assert_all_free(zone);
 }

@@ -6,7 +6,7 @@ use folio_frames::{Kind, Order, Pfn, PfnRange};
 use folio_ref::{Scheme, Snapshot};
 use smallvec::SmallVec;
 
-use crate::policy::{Advice, FrameState, Frames, Policy};
+use crate::policy::{Advice, FrameState, Frames, Policy, Uses};
 use crate::rt::batches::Added;
 use crate::rt::shim::lock_soon;
 use crate::state::frames::Zone;
@@ -103,9 +103,13 @@ impl<S: Scheme> Frames for CachedFrames<'_, S> {
         zone.is_readahead(pfn(zone, frame))
     }
 
-    fn take_uses(&self, frame: u32) -> Option<u8> {
+    fn take_uses(&self, frame: u32) -> Option<Uses> {
         let zone = self.shared.zone();
         zone.take_uses(pfn(zone, frame))
+    }
+
+    fn now(&self) -> u32 {
+        self.shared.zone().uses_now()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Hot and cold, the default policy: frames for pages that proved to be hot, a queue for the
-//! others, a gate between the two, and trials that find out how long the queue should be.
+//! others, a gate between the two, and trials that find out how long the queue should be, or that
+//! another plan is better.
 //!
 //! ```text
 //!                    used since
@@ -23,25 +24,29 @@
 //!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
 //!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
 //!   each page shortly before it is used. Pages behind one that is refused are refused with it.
-//! - **The share of the queue.** A loop wants a queue as short as possible. Pages that are popular
-//!   for a while want a fifth of the memory, and a window of pages that moves on wants nearly all
-//!   of it. [`Trials`] runs three small caches with these shares beside the real one, on a sample
-//!   of its pages, and the queue gets the share of the one that misses least.
+//! - **The plan.** A loop wants a queue as short as possible. Pages that are popular for a while
+//!   want a fifth of the memory. Windows that move on, and sweeps back and forth, want no queue but
+//!   the order of last uses, as LRU has it (`plan.rs`). [`Trials`] runs three small caches with
+//!   these plans beside the real one, on a sample of its pages, and the cache takes the plan that
+//!   misses least.
 //!
 //! The hot clock is a ring of frame numbers, not a hand over all frames: in a nearly empty cache it
-//! visits cached pages only. A frame takes about 20 bytes: place and lives 2, time 2, ghosts 8, its
-//! share of the numbers in the queues, and 1 for the sample. The trials take at most 20 more.
+//! visits cached pages only. A frame takes about 20 bytes: place and lives 2, times 3, ghosts 8,
+//! its share of the numbers in the queues, and 1 for the sample. The trials take at most 20 more.
 
 use std::collections::VecDeque;
 
 use gate::Gate;
+pub(super) use plan::Plan;
+use plan::Visits;
 use queue_share::{COLD, QueueShare};
 
 use super::ghosts::Ghosts;
 use super::trials::Trials;
-use super::{Advice, FrameState, Frames, MAX_PINNED, Policy};
+use super::{Advice, FrameState, Frames, MAX_PINNED, Policy, Uses};
 
 mod gate;
+mod plan;
 mod queue_share;
 
 /// The young half of the queue is one in this many of its frames.
@@ -75,6 +80,11 @@ enum Place {
     Aside(u8),
 }
 
+/// A frame is in the ring.
+const IN_RING: u8 = 1;
+/// A frame is in the queue of those set aside.
+const IN_ASIDE: u8 = 2;
+
 /// The pages set aside that are visited for each victim, and in each choice of victims: so many
 /// more come back, when they are not pinned any more, than leave.
 const ASIDE_VISITS: usize = 4;
@@ -91,13 +101,11 @@ pub struct HotCold {
     /// The hot clock, with the hand at its front. A frame that is no longer hot stays in it until
     /// the hand comes.
     ring: VecDeque<u32>,
-    /// By frame: it is in the ring, once.
-    in_ring: Vec<bool>,
+    /// By frame: [`IN_RING`] and [`IN_ASIDE`], once in each.
+    queued: Vec<u8>,
     /// Pinned frames, so that they are not visited each time. A frame that is no longer set aside
     /// stays here until its turn.
     aside: VecDeque<u32>,
-    /// By frame: it is in `aside`, once.
-    in_aside: Vec<bool>,
     ghosts: Ghosts,
     gate: Gate,
     /// The number of hot frames.
@@ -106,6 +114,9 @@ pub struct HotCold {
     /// The time in ticks, and the number of pages that come until the next one.
     now: u16,
     until_tick: u32,
+    /// By frame: the time of its last use, as [`Frames::now`] tells it.
+    used: Vec<u8>,
+    plan: Plan,
     /// The number of frames that the queue should have.
     queue_share: QueueShare,
     /// `None` in a trial itself, and in a cache too small for trials.
@@ -115,28 +126,34 @@ pub struct HotCold {
 impl HotCold {
     /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
-        let trials = Trials::new(frames, |frames, share| Box::new(Self::with_share(frames, share)));
+        let trials = Trials::new(frames, |frames, plan| Box::new(Self::with_plan(frames, plan)));
         let trials = trials.map(Box::new);
-        Self { trials, ..Self::with_share(frames, COLD) }
+        Self { trials, ..Self::with_plan(frames, Plan::Share(COLD)) }
     }
 
-    /// Returns a policy with a queue that always has this share of the frames.
-    pub(super) fn with_share(frames: u32, share: f64) -> Self {
+    /// Returns a policy that always has this plan.
+    pub(super) fn with_plan(frames: u32, plan: Plan) -> Self {
+        // The other one has no use for ghosts.
+        let (share, ghosts) = match plan {
+            Plan::Share(share) => (share, GHOSTS.saturating_mul(frames)),
+            Plan::LastUse => (COLD, 0),
+        };
         Self {
             places: vec![Place::Unknown; frames as usize],
             times: vec![0; frames as usize],
             young: VecDeque::new(),
             old: VecDeque::with_capacity(frames as usize),
             ring: VecDeque::with_capacity(frames as usize),
-            in_ring: vec![false; frames as usize],
+            queued: vec![0; frames as usize],
             aside: VecDeque::new(),
-            in_aside: vec![false; frames as usize],
-            ghosts: Ghosts::new(GHOSTS.saturating_mul(frames)),
+            ghosts: Ghosts::new(ghosts),
             gate: Gate::default(),
             hot: 0,
             frames,
             now: 0,
             until_tick: per_tick(frames),
+            used: vec![0; frames as usize],
+            plan,
             queue_share: QueueShare::new(frames, share),
             trials: None,
         }
@@ -152,11 +169,6 @@ impl HotCold {
         }
     }
 
-    /// Returns the maximum number of hot frames.
-    fn max_hot(&self) -> u32 {
-        self.frames.saturating_sub(self.queue_share.frames())
-    }
-
     /// Sets the place of a frame, and keeps the number of hot frames.
     fn set(&mut self, frame: u32, place: Place) {
         let old = std::mem::replace(&mut self.places[frame as usize], place);
@@ -164,10 +176,23 @@ impl HotCold {
         self.hot += u32::from(matches!(place, Place::Hot(_)));
     }
 
+    /// Notes that a frame is in a queue. Returns `false` if it was there.
+    fn enqueue(&mut self, frame: u32, queue: u8) -> bool {
+        let queued = &mut self.queued[frame as usize];
+        let is_new = *queued & queue == 0;
+        *queued |= queue;
+        is_new
+    }
+
+    /// Notes that a frame left a queue.
+    fn dequeue(&mut self, frame: u32, queue: u8) {
+        self.queued[frame as usize] &= !queue;
+    }
+
     /// Makes a frame hot.
     fn heat(&mut self, frame: u32, lives: u8) {
         self.set(frame, Place::Hot(lives));
-        if !std::mem::replace(&mut self.in_ring[frame as usize], true) {
+        if self.enqueue(frame, IN_RING) {
             self.ring.push_back(frame);
         }
     }
@@ -188,7 +213,7 @@ impl HotCold {
     /// Sets a pinned frame aside.
     fn set_aside(&mut self, frame: u32, lives_and_1: u8) {
         self.set(frame, Place::Aside(lives_and_1));
-        if !std::mem::replace(&mut self.in_aside[frame as usize], true) {
+        if self.enqueue(frame, IN_ASIDE) {
             self.aside.push_back(frame);
         }
     }
@@ -197,7 +222,7 @@ impl HotCold {
     fn take_back(&mut self, frames: &(impl Frames + ?Sized), visits: usize) {
         for _ in 0..visits.min(self.aside.len()) {
             let Some(frame) = self.aside.pop_front() else { break };
-            self.in_aside[frame as usize] = false;
+            self.dequeue(frame, IN_ASIDE);
             let Place::Aside(lives_and_1) = self.places[frame as usize] else { continue };
             match frames.inspect(frame) {
                 FrameState::NotCached => self.set(frame, Place::Unknown),
@@ -228,7 +253,7 @@ impl HotCold {
             let now = self.now;
             let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
             if is_older {
-                self.in_ring[frame as usize] = false;
+                self.dequeue(frame, IN_RING);
                 self.chill(frame);
             } else {
                 self.ring.push_back(frame);
@@ -258,7 +283,7 @@ impl HotCold {
                     continue;
                 }
             }
-            self.in_ring[frame as usize] = false;
+            self.dequeue(frame, IN_RING);
             if self.places[frame as usize] == Place::Cold {
                 return true;
             }
@@ -274,7 +299,7 @@ impl HotCold {
             if let Place::Hot(lives) = self.places[frame as usize] {
                 return Some((frame, lives));
             }
-            self.in_ring[frame as usize] = false;
+            self.dequeue(frame, IN_RING);
         }
     }
 
@@ -300,7 +325,7 @@ impl HotCold {
                 self.cool_one(frames, &mut visits);
             }
             let Some(frame) = self.old.pop_front().or_else(|| self.young.pop_front()) else {
-                if self.cool_one(frames, &mut visits) {
+                if self.refill(frames, &mut visits) {
                     continue;
                 }
                 break;
@@ -318,14 +343,15 @@ impl HotCold {
                         frames.take_referenced(frame);
                         self.chill(frame);
                     }
-                    Some(1..) => {
+                    Some(uses @ Uses { count: 1.., .. }) => {
                         self.touch(frame);
+                        self.note_time(frames, frame, uses);
                         self.heat(frame, 0);
                         if self.hot > self.max_hot() {
                             self.cool_one(frames, &mut visits);
                         }
                     }
-                    Some(0) => {
+                    Some(_) => {
                         self.ghosts.insert(page, self.times[frame as usize]);
                         victims.push(frame);
                     }
@@ -345,6 +371,10 @@ impl HotCold {
             return;
         }
         self.set(frame, Place::Unknown);
+        self.used[frame as usize] = frames.now() as u8;
+        if self.plan == Plan::LastUse {
+            return self.heat(frame, 0);
+        }
         let is_hot =
             self.hot < self.max_hot() || ghost.is_some_and(|time| self.passes(frames, page, time));
         if is_hot {
@@ -387,19 +417,6 @@ fn per_tick(frames: u32) -> u32 {
     (frames / TICKS).max(1)
 }
 
-/// The visits of one choice of victims.
-struct Visits {
-    left: usize,
-    /// The number of pinned pages that were visited.
-    pinned: usize,
-}
-
-impl Visits {
-    fn are_left(&self) -> bool {
-        self.left > 0 && self.pinned < MAX_PINNED
-    }
-}
-
 impl Policy for HotCold {
     fn name(&self) -> &'static str {
         "hot-cold"
@@ -421,8 +438,8 @@ impl Policy for HotCold {
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
         let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
         self.put(&trials.sample.watch(frames), frame, page);
-        let share = trials.inserted(frames, frame, page);
-        self.queue_share.set_share(share);
+        let plan = trials.inserted(frames, frame, page);
+        self.set_plan(plan);
         self.trials = Some(trials);
     }
 
@@ -430,7 +447,6 @@ impl Policy for HotCold {
         let Some(mut trials) = self.trials.take() else {
             return self.name_victims(frames, wanted, victims);
         };
-        trials.sample.find_first_uses(frames);
         self.name_victims(&trials.sample.watch(frames), wanted, victims);
         trials.use_found();
         self.trials = Some(trials);
@@ -464,6 +480,7 @@ impl Policy for HotCold {
 
     fn moved(&mut self, frames: &dyn Frames, from: u32, to: u32) {
         self.times[to as usize] = self.times[from as usize];
+        self.used[to as usize] = self.used[from as usize];
         // The frame may hold another page by now: keep its place in the queue.
         match (self.places[from as usize], self.places[to as usize]) {
             (Place::Hot(lives), Place::Unknown | Place::Hot(_)) => self.heat(to, lives),

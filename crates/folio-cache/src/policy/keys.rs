@@ -2,18 +2,26 @@
 
 use std::cell::Cell;
 
-use super::{FrameState, Frames};
+use super::{FrameState, Frames, Uses};
+
+/// The time advances once while this part of the frames is used.
+const TICKS: u32 = 32;
 
 /// No frame.
 const NONE: u16 = u16::MAX;
+
+/// The highest bit of a time: the key was used.
+const USED: u8 = 0x80;
 
 /// The frames of a trial. A frame takes at most 11 bytes.
 #[derive(Debug)]
 pub(super) struct Keys {
     /// By frame, as far as frames are in use.
     held: Vec<u32>,
-    /// By frame: the key was used.
-    used: Vec<Cell<bool>>,
+    /// By frame: the time of the key's last use, with [`USED`], or 0.
+    used: Vec<Cell<u8>>,
+    /// The number of uses.
+    uses: u32,
     /// By hash of a key: the first frame with such a key. Their number is a power of two.
     first: Vec<u16>,
     /// By frame: the next frame with a key of the same hash.
@@ -27,18 +35,20 @@ impl Keys {
         assert!(frames <= 1 << 15, "{frames} frames have no numbers of 16 bits with room for none");
         Self {
             held: Vec::with_capacity(frames),
-            used: vec![Cell::new(false); frames],
+            used: vec![Cell::new(0); frames],
+            uses: 0,
             first: vec![NONE; frames.next_power_of_two()],
             next: vec![NONE; frames],
         }
     }
 
     /// Uses a key. Returns `false` if no frame has it.
-    pub(super) fn use_key(&self, key: u32) -> bool {
+    pub(super) fn use_key(&mut self, key: u32) -> bool {
+        self.uses = self.uses.wrapping_add(1);
         let mut frame = self.first[self.place(key)];
         while frame != NONE {
             if self.held[usize::from(frame)] == key {
-                self.used[usize::from(frame)].set(true);
+                self.used[usize::from(frame)].set(self.now() as u8 | USED);
                 return true;
             }
             frame = self.next[usize::from(frame)];
@@ -97,7 +107,17 @@ impl Frames for Keys {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        self.used[frame as usize].take()
+        self.used[frame as usize].take() != 0
+    }
+
+    fn take_uses(&self, frame: u32) -> Option<Uses> {
+        let time = self.used[frame as usize].take();
+        let age = (self.now() as u8).wrapping_sub(time) & !USED;
+        Some(if time == 0 { Uses::default() } else { Uses { count: 1, age } })
+    }
+
+    fn now(&self) -> u32 {
+        self.uses / (self.count() / TICKS).max(1)
     }
 }
 

@@ -4,9 +4,11 @@
 //! pages that came ([`Policy::insert`]) and asks it for victims ([`Policy::pick_victims`]). A
 //! policy names a frame by its number in the zone, from 0, and inspects frames through [`Frames`].
 //!
-//! **Hits.** A policy learns one thing about hits: the number of **uses** of a page since the policy
-//! last took it, up to 3. If it is not 0, the **referenced bit** of the frame is set. A hit counts by a plain store, and only below the maximum, so a hot page is read
-//! without a shared write. A policy that needs more counts by itself, each time it visits the frame.
+//! **Hits.** A policy learns one thing about hits: the number of **uses** of a page since the
+//! policy last took it, up to 3, and about when the last of these was. If there are any, the
+//! **referenced bit** of the frame is set. A hit counts by a plain store, and only below 3, so a
+//! hot page is read without a shared write. A policy that needs more counts by itself, each time it
+//! visits the frame.
 //!
 //! **Pages that leave unseen.** Pages also leave without the choice of the policy: their file is
 //! truncated, or their last pin is dropped. The policy is not informed, except of pages that are
@@ -119,6 +121,7 @@ const MAX_PINNED: usize = 256;
 
 pub use advice::Advice;
 pub use clock::Clock;
+pub use folio_frames::Uses;
 pub use hot_cold::HotCold;
 pub use s3_fifo::S3Fifo;
 pub use sieve::Sieve;
@@ -230,11 +233,21 @@ pub trait Frames {
     }
 
     /// Takes the referenced bit of a frame like [`take_referenced`](Self::take_referenced). Returns
-    /// the number of uses since it was last taken, up to 3. It is a hint: of uses by several threads
-    /// at once some may be lost. If the page [is ahead](Self::is_ahead) of its reader, returns
-    /// `None` and leaves the bit. The default returns at most 1.
-    fn take_uses(&self, frame: u32) -> Option<u8> {
-        if self.is_ahead(frame) { None } else { Some(u8::from(self.take_referenced(frame))) }
+    /// the uses since it was last taken. They are a hint: of uses by several threads at once some
+    /// may be lost. If the page [is ahead](Self::is_ahead) of its reader, returns `None` and leaves
+    /// the bit. The default returns at most one use, of now.
+    fn take_uses(&self, frame: u32) -> Option<Uses> {
+        if self.is_ahead(frame) {
+            return None;
+        }
+        Some(Uses { count: u8::from(self.take_referenced(frame)), age: 0 })
+    }
+
+    /// Returns the time that the ages of [`take_uses`](Self::take_uses) are differences of. It
+    /// advances as pages come, and as they are used for the first time since their uses were taken:
+    /// by 1 for a 32nd to a 16th of all frames. The default returns 0.
+    fn now(&self) -> u32 {
+        0
     }
 }
 

@@ -202,7 +202,7 @@ fn s3_fifo_model(most: usize, has_our_ghosts: bool) -> Box<dyn Model> {
 }
 
 /// Makes a trace of popular pages, loops and scans, without chance: the same in any language.
-fn trace(len: u64) -> impl Iterator<Item = u64> {
+pub(super) fn trace(len: u64) -> impl Iterator<Item = u64> {
     let mut state = 1_u64;
     let mut random = move || {
         state =

@@ -159,7 +159,10 @@ impl S3Fifo {
 
 /// Takes the uses of a page. One that was read ahead, and not used yet, counts as used once.
 fn take_uses(frames: &dyn Frames, frame: u32) -> u8 {
-    frames.take_uses(frame).unwrap_or_else(|| u8::from(frames.take_referenced(frame)))
+    match frames.take_uses(frame) {
+        Some(uses) => uses.count,
+        None => u8::from(frames.take_referenced(frame)),
+    }
 }
 
 /// Returns the most ghosts beside so many frames.

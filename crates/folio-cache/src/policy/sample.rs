@@ -2,37 +2,41 @@
 //! that a policy finds is kept, for the trials of other policies.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 
-use super::{FrameState, Frames};
+use super::{FrameState, Frames, Uses};
 
 /// The flag of a frame in the list.
 const LISTED: u8 = 1;
-/// The flag of a frame: the sample took its referenced bit, which the policy has not seen.
+/// The flag of a frame: the sample took its uses, which the policy has not seen. The bits above
+/// [`TIME`] are the time of the last one, modulo 64.
 const FOUND: u8 = 2;
-/// The flag of a frame with a page that waits for its reader.
-const WAITS: u8 = 4;
+const TIME: u32 = 2;
+/// The flag of a frame without [`FOUND`]: its page was read ahead, and its reader did not come yet.
+const AHEAD: u8 = 4;
 
-/// The maximum number of waiting pages that are looked at for each new page.
-const MAX_WAITING_LOOKS: usize = 16;
+/// A use of a sampled page.
+#[derive(Debug)]
+struct Found {
+    key: u32,
+    time: u16,
+    /// The page missed, or would have if it had not been read ahead.
+    is_miss: bool,
+}
 
 /// The sampled pages, and their uses.
 #[derive(Debug)]
 pub(super) struct Sample {
     /// One page in so many, a power of two.
     one_in: u32,
-    /// By frame: [`LISTED`] and [`FOUND`].
+    /// By frame: [`LISTED`], [`FOUND`] and [`AHEAD`].
     flags: Vec<Cell<u8>>,
     /// The frames of sampled pages, each once. If its page left, a frame stays until its turn.
     list: Vec<u32>,
-    /// The place of the next frame that is looked at.
-    next: usize,
-    /// The frames of sampled pages that wait for their readers, each once, and the keys.
-    waiting: VecDeque<(u32, u32)>,
     /// The frame of the sampled page that came last.
     last: Option<u32>,
-    /// The uses that were found, as keys.
-    uses: RefCell<Vec<u32>>,
+    /// The uses that were found.
+    uses: RefCell<Vec<Found>>,
 }
 
 /// Returns the hash of a page.
@@ -41,17 +45,22 @@ fn hash(page: u64) -> u64 {
     (once ^ once >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
+/// Returns `true` if the first use of a page with these flags stands for a miss.
+fn is_miss(flags: u8) -> bool {
+    flags & (FOUND | AHEAD) == AHEAD
+}
+
 impl Sample {
     /// Returns an empty sample of one page in `one_in`, a power of two, for frames below `frames`.
     pub(super) fn new(frames: u32, one_in: u32) -> Self {
+        // A miss seldom allocates: hardly more pages are in the sample.
+        let pages = (frames / one_in * 5 / 4) as usize;
         Self {
             one_in,
             flags: vec![Cell::new(0); frames as usize],
-            list: Vec::new(),
-            next: 0,
-            waiting: VecDeque::new(),
+            list: Vec::with_capacity(pages),
             last: None,
-            uses: RefCell::default(),
+            uses: RefCell::new(Vec::with_capacity(pages)),
         }
     }
 
@@ -73,72 +82,37 @@ impl Sample {
     /// The sampled page before it is looked at first. Otherwise the uses of a page in small steps
     /// would be found late, and pass for a later use.
     pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        self.find_first_uses(frames);
-        let before = self.flags[frame as usize].get();
-        if before & WAITS != 0 {
-            self.waiting.retain(|&(waiting, _)| waiting != frame);
-        }
+        let flags = &self.flags[frame as usize];
         // What was found of the page before is nothing to this one.
-        self.flags[frame as usize].set(before & LISTED);
+        flags.set(flags.get() & LISTED);
         let Some(key) = self.key(page) else { return };
-        self.set(frame, LISTED);
-        if before & LISTED == 0 {
+        if flags.get() & LISTED == 0 {
+            flags.set(LISTED);
             self.list.push(frame);
         }
         if let Some(last) = self.last.replace(frame).filter(|&last| last != frame) {
             self.look_at(frames, last);
         }
         if frames.is_ahead(frame) {
-            self.set(frame, WAITS);
-            self.waiting.push_back((frame, key));
+            let flags = &self.flags[frame as usize];
+            flags.set(flags.get() | AHEAD);
         } else {
-            self.uses.get_mut().push(key);
+            let time = frames.now() as u16;
+            self.uses.get_mut().push(Found { key, time, is_miss: true });
         }
     }
 
-    fn set(&self, frame: u32, flag: u8) {
-        let flags = &self.flags[frame as usize];
-        flags.set(flags.get() | flag);
-    }
-
-    /// Notes the first uses of pages that waited for their readers: such a use leaves no referenced
-    /// bit. Most pages of a request wait until the next one comes, so few are visited without need.
-    pub(super) fn find_first_uses(&mut self, frames: &dyn Frames) {
-        for _ in 0..self.waiting.len().min(MAX_WAITING_LOOKS) {
-            let Some((frame, key)) = self.waiting.pop_front() else { break };
-            if frames.is_ahead(frame) {
-                self.waiting.push_back((frame, key));
-                continue;
+    /// Looks at all frames of the list. Notes which pages were used.
+    pub(super) fn look_at_all(&mut self, frames: &dyn Frames) {
+        let mut at = 0;
+        while let Some(&frame) = self.list.get(at) {
+            if self.look_at(frames, frame) {
+                at += 1;
+            } else {
+                let flags = &self.flags[frame as usize];
+                flags.set(flags.get() & !LISTED);
+                self.list.swap_remove(at);
             }
-            let flags = &self.flags[frame as usize];
-            flags.set(flags.get() & !WAITS);
-            // It may have left without a use.
-            let is_there = match frames.inspect(frame) {
-                FrameState::NotCached => false,
-                FrameState::Pinned => true,
-                FrameState::Evictable(page) => self.key(page) == Some(key),
-            };
-            if is_there {
-                self.uses.get_mut().push(key);
-            }
-        }
-    }
-
-    /// Returns the number of frames in the list.
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Looks at the next frame of the list. Notes whether its page was used.
-    pub(super) fn look(&mut self, frames: &dyn Frames) {
-        self.next = if self.next < self.list.len() { self.next } else { 0 };
-        let Some(&frame) = self.list.get(self.next) else { return };
-        if self.look_at(frames, frame) {
-            self.next += 1;
-        } else {
-            let flags = &self.flags[frame as usize];
-            flags.set(flags.get() & !LISTED);
-            self.list.swap_remove(self.next);
         }
     }
 
@@ -149,10 +123,20 @@ impl Sample {
             _ if frames.is_ahead(frame) => true,
             FrameState::Pinned => true,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
-                if frames.take_referenced(frame) {
-                    let flags = &self.flags[frame as usize];
-                    flags.set(flags.get() | FOUND);
-                    self.uses.get_mut().push(key);
+                let flags = &self.flags[frame as usize];
+                let (now, is_miss) = (frames.now() as u16, is_miss(flags.get()));
+                match frames.take_uses(frame) {
+                    Some(uses @ Uses { count: 1.., .. }) => {
+                        let time = now.wrapping_sub(u16::from(uses.age));
+                        flags.set(flags.get() & LISTED | FOUND | (time << TIME) as u8);
+                        self.uses.get_mut().push(Found { key, time, is_miss });
+                    }
+                    // Its reader came, which is not counted.
+                    Some(_) if is_miss => {
+                        flags.set(flags.get() & !AHEAD);
+                        self.uses.get_mut().push(Found { key, time: now, is_miss });
+                    }
+                    _ => {}
                 }
                 true
             }
@@ -176,9 +160,14 @@ impl Sample {
         !self.uses.get_mut().is_empty()
     }
 
-    /// Calls `visit` with the key of each use that was found, and forgets them.
-    pub(super) fn drain_uses(&mut self, visit: impl FnMut(u32)) {
-        self.uses.get_mut().drain(..).for_each(visit);
+    /// Calls `visit` with the key of each use that was found, in their order, and forgets them. The
+    /// other value is `true` if the page missed.
+    pub(super) fn drain_uses(&mut self, mut visit: impl FnMut(u32, bool)) {
+        let uses = self.uses.get_mut();
+        if let Some(now) = uses.last().map(|newest| newest.time) {
+            uses.sort_by_key(|one| Reverse(now.wrapping_sub(one.time).cast_signed()));
+        }
+        uses.drain(..).for_each(|found| visit(found.key, found.is_miss));
     }
 }
 
@@ -189,22 +178,29 @@ pub(super) struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Notes the referenced bit of a frame, as it was taken. Returns `true` if the page was used:
-    /// the sample may have found it before.
+    /// Notes the uses of a page, as they were taken. Returns them, with those that the sample found
+    /// before.
     #[inline]
-    fn note(&self, frame: u32, is_used: bool) -> bool {
+    fn note(&self, frame: u32, uses: Uses) -> Uses {
         let flags = &self.sample.flags[frame as usize];
-        if flags.get() == 0 {
-            return is_used;
+        let had = flags.get();
+        if had == 0 {
+            return uses;
         }
-        let was_found = flags.replace(flags.get() & !FOUND) & FOUND != 0;
-        if is_used
-            && let FrameState::Evictable(page) = self.frames.inspect(frame)
-            && let Some(key) = self.sample.key(page)
-        {
-            self.sample.uses.borrow_mut().push(key);
+        flags.set(had & LISTED);
+        // The use by the reader of a page that was read ahead is not counted.
+        if uses.count > 0 || is_miss(had) {
+            if let FrameState::Evictable(page) = self.frames.inspect(frame)
+                && let Some(key) = self.sample.key(page)
+            {
+                let time = (self.frames.now() as u16).wrapping_sub(u16::from(uses.age));
+                let is_miss = is_miss(had);
+                self.sample.uses.borrow_mut().push(Found { key, time, is_miss });
+            }
+            return uses;
         }
-        is_used || was_found
+        let age = (self.frames.now() as u8).wrapping_sub(had >> TIME) & (u8::MAX >> TIME);
+        if had & FOUND != 0 { Uses { count: 1, age } } else { uses }
     }
 }
 
@@ -218,12 +214,16 @@ impl Frames for Watched<'_> {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        self.note(frame, self.frames.take_referenced(frame))
+        let count = u8::from(self.frames.take_referenced(frame));
+        self.note(frame, Uses { count, age: 0 }).count > 0
     }
 
-    fn take_uses(&self, frame: u32) -> Option<u8> {
-        let uses = self.frames.take_uses(frame)?;
-        Some(uses.max(u8::from(self.note(frame, uses > 0))))
+    fn now(&self) -> u32 {
+        self.frames.now()
+    }
+
+    fn take_uses(&self, frame: u32) -> Option<Uses> {
+        self.frames.take_uses(frame).map(|uses| self.note(frame, uses))
     }
 
     fn is_ahead(&self, frame: u32) -> bool {
@@ -269,7 +269,7 @@ mod tests {
     fn uses(sample: &mut Sample) -> Vec<u64> {
         let keys = [7, 8, 9].map(|page| (sample.key(page).unwrap(), page));
         let mut found = Vec::new();
-        sample.drain_uses(|key| {
+        sample.drain_uses(|key, _| {
             found.extend(keys.iter().filter(|(of, _)| *of == key).map(|(_, page)| *page));
         });
         found
@@ -292,30 +292,12 @@ mod tests {
     fn a_page_that_was_read_ahead_is_first_used_by_its_reader() {
         let (mut sample, pages) = sample([true, true, false]);
         (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7));
-        (0..3).for_each(|_| sample.look(&pages));
+        sample.look_at_all(&pages);
         assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
         assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");
-        // The readers use pages 7 and 8, which leaves no bit, and another one uses page 7 again.
-        pages.0[..2].iter().for_each(|page| (page.1.set(false), page.2.set(false)).0);
-        sample.find_first_uses(&pages);
-        assert_eq!(uses(&mut sample), [7, 8]);
-        pages.0[0].2.set(true);
-        sample.find_first_uses(&pages);
-        (0..3).for_each(|_| sample.look(&pages));
-        (0..3).for_each(|_| sample.look(&pages));
+        // The reader uses page 7.
+        pages.0[0].1.set(false);
+        (0..2).for_each(|_| sample.look_at_all(&pages));
         assert_eq!(uses(&mut sample), [7], "once");
-    }
-
-    #[test]
-    fn a_page_that_leaves_before_its_reader_comes_was_not_used() {
-        let (mut sample, mut pages) = sample([true, true, false]);
-        sample.insert(&pages, 0, 7);
-        sample.insert(&pages, 1, 8);
-        // Page 9 takes the frame of page 7, and another page that of page 8, unseen.
-        (pages.0[0].0, pages.0[1].0) = (9, 5);
-        sample.insert(&pages, 0, 9);
-        pages.0.iter().for_each(|page| page.1.set(false));
-        sample.find_first_uses(&pages);
-        assert_eq!(uses(&mut sample), [9], "the page that waited in its frame");
     }
 }

@@ -1,28 +1,32 @@
-//! Trials: small caches of numbers beside the real cache, which show what other shares of the queue
-//! would do.
+//! Trials: small caches of numbers beside the real cache, which show what other plans would do.
 //!
-//! Each trial has a share of the queue, and as many frames for the sampled pages as the cache has
-//! for all pages. It sees each use of a sampled page that the policy can know of: the page came, or
-//! its referenced bit was set. The misses of each are counted, and forgotten by and by. So a choice
-//! costs no miss: a share is tried on numbers before a page pays for it. (Sampling by hash:
+//! Each trial has a [`Plan`], and as many frames for the sampled pages as the cache has for all
+//! pages. It sees each use of a sampled page that the policy can know of, in about their order: the
+//! page came, or its uses were taken. The misses of each are counted, and forgotten by and by. So a
+//! choice costs no miss: a plan is tried on numbers before a page pays for it. (Sampling by hash:
 //! Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015.)
 //!
-//! Shares are compared by the uses of which **one** trial missed and the other did not. All other
-//! uses say nothing, and their number hides small differences. If chance alone decides about `n`
-//! uses, the two numbers differ by about the square root of `n`. (A sign test.)
+//! A plan that promises more than it gives is left: once the real cache misses sampled pages of
+//! which the trial of the chosen plan hits many more, beyond doubt, the plan is judged by the real
+//! cache.
+//!
+//! Plans are compared by the uses that **one** missed and the other did not. All other uses say
+//! nothing, and their number hides small differences. If chance alone decides about `n` uses, the
+//! two numbers differ by about the square root of `n`. (A sign test.)
 //!
 //! Two counts decide. The **fast** one is halved each time that as many pages came as there are
-//! frames. It decides if another share is better beyond doubt: the program does something else. The
+//! frames. It decides if another plan is better beyond doubt: the program does something else. The
 //! **slow** one has eight times that, and decides small differences.
 
+use super::hot_cold::Plan;
 use super::keys::Keys;
 use super::sample::Sample;
 use super::{Frames, Policy};
 
-/// The shares of the queue that are tried.
-const SHARES: [f64; 3] = [0.01, 0.2, 0.95];
+/// The plans that are tried. Of plans that are as good, the first is taken.
+const PLANS: [Plan; 3] = [Plan::Share(0.01), Plan::Share(0.2), Plan::LastUse];
 
-/// The share that a cache begins with.
+/// The plan that a cache begins with.
 const FIRST: usize = 0;
 
 /// The least frames of a cache with trials.
@@ -32,8 +36,8 @@ const MIN_FRAMES: u32 = 256;
 const MIN_ONE_IN: u32 = 8;
 pub(super) const MAX_TRIAL: u32 = 256;
 
-/// The times that each sampled page is looked at while as many pages come as there are frames.
-const LOOKS: usize = 8;
+/// The units of [`Frames::now`] after which all sampled pages are looked at.
+const LOOKS_APART: u32 = 4;
 
 /// The number of ticks in which as many pages come as there are frames.
 const TICKS: u32 = 256;
@@ -44,13 +48,17 @@ const COUNTS: [Rule; 2] = [
     Rule { ticks: 8.0 * TICKS as f64, doubt: 2.0, gain: 0.01 },
 ];
 
-/// The share of misses that a shorter queue may have more, and be as good.
+/// The least difference between a plan and its trial that counts: in units of what chance makes,
+/// and as a share of the misses.
+const BROKEN_PROMISE: (f64, f64) = (3.0, 0.1);
+
+/// The share of misses that an earlier plan may have more, and be as good.
 const TIE: f64 = 0.005;
 
-/// Makes the policy of a trial, for a number of frames and a share of the queue.
-type Make = fn(u32, f64) -> Box<dyn Policy>;
+/// Makes the policy of a trial, for a number of frames and a plan.
+type Make = fn(u32, Plan) -> Box<dyn Policy>;
 
-/// When a count decides for another share.
+/// When a count decides for another plan.
 #[derive(Debug)]
 struct Rule {
     /// The ticks in which the count is halved.
@@ -65,17 +73,21 @@ struct Rule {
 #[derive(Debug)]
 pub(super) struct Trials {
     pub(super) sample: Sample,
-    all: [Trial; SHARES.len()],
+    all: [Trial; PLANS.len()],
     make: Make,
     chosen: usize,
     frames: u32,
     /// One page in so many is in the sample.
     one_in: u32,
-    /// The pages that came since the last tick, and what is left of the looks at sampled pages.
+    /// The pages that came since the last tick.
     arrived: u32,
-    looks: usize,
+    /// The time of the last look at all sampled pages.
+    looked: u32,
     /// The fast count and the slow one.
     counts: [Count; COUNTS.len()],
+    /// By plan, while it was chosen: the uses that missed in the real cache only, and in the trial
+    /// only. They fade as the slow count.
+    promises: [[f64; 2]; PLANS.len()],
 }
 
 impl Trials {
@@ -87,50 +99,60 @@ impl Trials {
         let one_in = one_in(frames);
         Some(Self {
             sample: Sample::new(frames, one_in),
-            all: SHARES.map(|share| Trial::new(frames / one_in, share, make)),
+            all: PLANS.map(|plan| Trial::new(frames / one_in, plan, make)),
             make,
             chosen: FIRST,
             frames,
             one_in,
             arrived: 0,
-            looks: 0,
+            looked: 0,
             counts: COUNTS.map(Count::new),
+            promises: Default::default(),
         })
     }
 
-    /// Records a new page of the cache. Returns the share of the queue that is best now.
-    pub(super) fn inserted(&mut self, frames: &dyn Frames, frame: u32, page: u64) -> f64 {
-        self.sample.insert(frames, frame, page);
-        self.looks += self.sample.len() * LOOKS;
-        let turn = self.frames.max(1) as usize;
-        while self.looks >= turn {
-            self.looks -= turn;
-            self.sample.look(frames);
+    /// Records a new page of the cache. Returns the plan that is best now.
+    pub(super) fn inserted(&mut self, frames: &dyn Frames, frame: u32, page: u64) -> Plan {
+        let now = frames.now();
+        if now.wrapping_sub(self.looked) >= LOOKS_APART {
+            self.looked = now;
+            self.sample.look_at_all(frames);
         }
+        self.sample.insert(frames, frame, page);
         self.use_found();
         self.arrived += 1;
         if self.arrived >= self.frames / TICKS {
             self.arrived = 0;
             self.choose();
         }
-        SHARES[self.chosen]
+        PLANS[self.chosen]
     }
 
-    /// Gives the uses that were found to each trial.
+    /// Gives the uses that were found to each trial. If the chosen plan does not keep what its
+    /// trial promises, counts what the real cache did instead.
     pub(super) fn use_found(&mut self) {
         if !self.sample.has_uses() {
             return;
         }
-        let Self { sample, all, counts, .. } = self;
-        sample.drain_uses(|key| {
-            let missed = all.each_mut().map(|trial| trial.use_key(key));
+        let Self { sample, all, counts, chosen, promises, .. } = self;
+        let (chosen, promise) = (*chosen, &mut promises[*chosen]);
+        let (doubt, part) = BROKEN_PROMISE;
+        sample.drain_uses(|key, is_miss| {
+            let mut missed = all.each_mut().map(|trial| trial.use_key(key));
+            let [real, trial] = promise;
+            *real += f64::from(u8::from(is_miss && !missed[chosen]));
+            *trial += f64::from(u8::from(!is_miss && missed[chosen]));
+            let chance = (*real + *trial).sqrt();
+            if *real - *trial > (doubt * chance).max(part * counts[1].misses[chosen]) {
+                missed[chosen] = is_miss;
+            }
             for count in counts.iter_mut() {
                 count.add(missed);
             }
         });
     }
 
-    /// Chooses the best share, and lets the counts fade.
+    /// Chooses the best plan, and lets the counts fade.
     fn choose(&mut self) {
         let [fast, slow] = &mut self.counts;
         if let Some(better) = fast.better_than(self.chosen) {
@@ -140,8 +162,10 @@ impl Trials {
         } else if let Some(better) = slow.better_than(self.chosen) {
             self.chosen = better;
         }
-        // A shorter queue that is as good is better: its frames are in the processor's cache.
-        self.chosen = slow.shortest_as_good_as(self.chosen);
+        // Of two queues the shorter is better: its frames are in the processor's cache.
+        self.chosen = slow.first_as_good_as(self.chosen);
+        let fading = self.counts[1].fading;
+        self.promises.as_flattened_mut().iter_mut().for_each(|number| *number *= fading);
         self.counts.iter_mut().for_each(Count::fade);
     }
 
@@ -153,7 +177,7 @@ impl Trials {
         self.frames = frames;
         self.one_in = one_in(frames);
         self.sample.resize(self.one_in);
-        self.all = SHARES.map(|share| Trial::new(frames / self.one_in, share, self.make));
+        self.all = PLANS.map(|plan| Trial::new(frames / self.one_in, plan, self.make));
     }
 }
 
@@ -166,11 +190,11 @@ fn one_in(frames: u32) -> u32 {
 #[derive(Debug)]
 struct Count {
     rule: Rule,
-    /// The share that a tick leaves.
+    /// The part that a tick leaves.
     fading: f64,
-    misses: [f64; SHARES.len()],
+    misses: [f64; PLANS.len()],
     /// By two trials: the uses that the first one missed and the second one did not.
-    alone: [[f64; SHARES.len()]; SHARES.len()],
+    alone: [[f64; PLANS.len()]; PLANS.len()],
 }
 
 impl Count {
@@ -180,7 +204,7 @@ impl Count {
     }
 
     /// Adds a use, and the trials that missed.
-    fn add(&mut self, missed: [bool; SHARES.len()]) {
+    fn add(&mut self, missed: [bool; PLANS.len()]) {
         for (trial, alone) in self.alone.iter_mut().enumerate().filter(|&(trial, _)| missed[trial])
         {
             self.misses[trial] += 1.0;
@@ -199,14 +223,14 @@ impl Count {
     /// chosen one.
     fn better_than(&self, chosen: usize) -> Option<usize> {
         let more = |other: usize| self.more(chosen, other);
-        let best = (0..SHARES.len()).max_by(|&a, &b| more(a).total_cmp(&more(b)))?;
+        let best = (0..PLANS.len()).max_by(|&a, &b| more(a).total_cmp(&more(b)))?;
         let chance = (self.alone[chosen][best] + self.alone[best][chosen]).sqrt().max(1.0);
         let least = (self.rule.doubt * chance).max(self.rule.gain * self.misses[chosen]);
         (more(best) > least).then_some(best)
     }
 
     /// Returns the first trial that misses about as seldom as the chosen one.
-    fn shortest_as_good_as(&self, chosen: usize) -> usize {
+    fn first_as_good_as(&self, chosen: usize) -> usize {
         let most = TIE * self.misses[chosen];
         (0..chosen).find(|&trial| self.more(trial, chosen) <= most).unwrap_or(chosen)
     }
@@ -232,12 +256,8 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(frames: u32, share: f64, make: Make) -> Self {
-        Self {
-            policy: make(frames, share),
-            keys: Keys::new(frames),
-            victims: Vec::with_capacity(1),
-        }
+    fn new(frames: u32, plan: Plan, make: Make) -> Self {
+        Self { policy: make(frames, plan), keys: Keys::new(frames), victims: Vec::with_capacity(1) }
     }
 
     /// Uses a key. Returns `true` for a miss: no frame had it.
@@ -268,33 +288,37 @@ mod tests {
     use crate::policy::HotCold;
     use crate::policy::tests::Numbers;
 
-    const MAKE: Make = |frames, share| Box::new(HotCold::with_share(frames, share));
+    const MAKE: Make = |frames, plan| Box::new(HotCold::with_plan(frames, plan));
 
     /// Plays keys to a trial. Returns the misses.
-    fn misses(share: f64, keys: impl Iterator<Item = u32>) -> usize {
-        let mut trial = Trial::new(100, share, MAKE);
+    fn misses(plan: Plan, keys: impl Iterator<Item = u32>) -> usize {
+        let mut trial = Trial::new(100, plan, MAKE);
         keys.filter(|&key| trial.use_key(key)).count()
     }
 
     #[test]
-    fn a_trial_counts_the_misses_of_its_share() {
+    fn a_trial_counts_the_misses_of_its_plan() {
         let fits = || (0..1000).map(|n| n % 90);
-        for share in SHARES {
-            let missed = misses(share, fits());
+        for plan in PLANS {
+            let missed = misses(plan, fits());
             assert_eq!(missed, 90, "each key misses once");
         }
         let cycle = || (0..15_000).map(|n| n % 150);
-        let [short, _, long] = SHARES.map(|share| misses(share, cycle()));
-        assert!(short < 6000 && long > 12_000, "{short} {long} of 15000");
+        let [short, _, last_use] = PLANS.map(|plan| misses(plan, cycle()));
+        assert!(short < 6000 && last_use == 15_000, "{short} and {last_use} of 15000");
+        // Back and forth: the optimum misses the 51 that are left, each way.
+        let sweep = || (0..14_900).map(|n| n % 298).map(|n: u32| n.min(298 - n));
+        let [short, _, last_use] = PLANS.map(|plan| misses(plan, sweep()));
+        assert!(last_use < 100 * 55 && short > 100 * 65, "{last_use} and {short} of 14900");
     }
 
     /// A naive count: all uses with their tick.
     #[derive(Default)]
-    struct Naive(Vec<(u32, [bool; SHARES.len()])>);
+    struct Naive(Vec<(u32, [bool; PLANS.len()])>);
 
     impl Naive {
         /// Returns the number of uses for which `is_it`, each halved as often as its age says.
-        fn sum(&self, now: u32, half: f64, is_it: impl Fn([bool; SHARES.len()]) -> bool) -> f64 {
+        fn sum(&self, now: u32, half: f64, is_it: impl Fn([bool; PLANS.len()]) -> bool) -> f64 {
             let uses = self.0.iter().filter(|(_, missed)| is_it(*missed));
             uses.map(|&(tick, _)| 0.5_f64.powf(f64::from(now - tick) / half)).sum()
         }
@@ -303,7 +327,7 @@ mod tests {
         fn better(&self, now: u32, rule: &Rule, chosen: usize) -> Option<usize> {
             let sum = |a: usize, b: usize| self.sum(now, rule.ticks, |m| m[a] && !m[b]);
             let all = self.sum(now, rule.ticks, |missed| missed[chosen]);
-            let mut better: Vec<_> = (0..SHARES.len())
+            let mut better: Vec<_> = (0..PLANS.len())
                 .map(|other| (sum(chosen, other) - sum(other, chosen), other))
                 .filter(|&(fewer, other)| {
                     let chance = (sum(chosen, other) + sum(other, chosen)).sqrt();
@@ -332,7 +356,7 @@ mod tests {
                     count.add(missed);
                 }
                 if now % 16 == 0 {
-                    let chosen = random.usize(..SHARES.len());
+                    let chosen = random.usize(..PLANS.len());
                     let better = count.better_than(chosen);
                     // Another trial may be nearly as good.
                     let naive = naive.better(now, &count.rule, chosen);
@@ -360,6 +384,16 @@ mod tests {
             }
             assert!(hits > 19_500, "{hits} of 20000 pages hit when they came back");
         }
+    }
+
+    #[test]
+    fn a_plan_that_breaks_its_promise_is_left() {
+        let mut trials = Trials::new(512, MAKE).unwrap();
+        // The real cache misses a hundred pages again and again, which each trial hits.
+        let no_page = Keys::new(512);
+        let mut plan_at = |n: u32| trials.inserted(&no_page, n % 300, u64::from(n % 100));
+        assert_eq!(plan_at(0), PLANS[FIRST]);
+        assert!((1..5000).any(|n| plan_at(n) != PLANS[FIRST]));
     }
 
     #[test]

@@ -13,10 +13,11 @@
 //! 2. Checked again after a get (R8).
 //!
 //! Beside the descriptors lies one byte for each frame, with its **referenced bit**: written by
-//! every thread, racily, a hint for reclaim. It is the number of uses, up to [`MAX_USES`], since
-//! reclaim last took it, and set if that is not 0. It lies apart so that a read without the
-//! descriptor needs no line of it: 64 such bytes share a line. Linux keeps it in `page->flags`
-//! (`PG_referenced`), with one bit for readahead (`PG_readahead`).
+//! every thread, racily, a hint for reclaim. It is the number of uses, up to 3, since reclaim last
+//! took it, with the time of the last of them, and set if that number is not 0 (`memmap/uses.rs`).
+//! It lies apart so that a read without the descriptor needs no line of it: 64 such bytes share a
+//! line. Linux keeps it in `page->flags` (`PG_referenced`), with one bit for readahead
+//! (`PG_readahead`).
 //!
 //! **Invariant:** exactly the heads of blocks have a shape; every other frame's shape is
 //! [`Kind::INTERIOR`], 0. So zeroed metadata means: frozen (if zero is frozen in the scheme), no
@@ -26,7 +27,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8 as Use, Ordering};
+use core::sync::atomic::Ordering;
 
 use folio_ref::{CHECKS, PageRef, Scheme};
 
@@ -34,6 +35,7 @@ use crate::base::ids::Order;
 use crate::base::sync::{AtomicU8, AtomicU16, AtomicU64};
 use crate::memmap::numbers::{Number, Numbers};
 use crate::memmap::raw_count::RawCount;
+use crate::memmap::uses::{Clock, Use, Uses};
 
 /// The kind of a block: free, plain, or one of its owner's own kinds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,16 +110,6 @@ impl Shape {
         u16::from_le_bytes([self.kind.0, self.order.as_u8()])
     }
 }
-
-/// Not used since reclaim last inspected it, or used once after it was read ahead. From here up to
-/// [`MAX_USES`]: the number of uses.
-const UNREFERENCED: u8 = 0;
-/// Used so often, or more often, since reclaim last inspected it.
-const MAX_USES: u8 = 3;
-/// Read ahead, and not used yet.
-const READAHEAD: u8 = MAX_USES + 1;
-/// Read ahead, and not used yet: its first use reports the readahead marker.
-const MARKER: u8 = MAX_USES + 2;
 
 /// One frame's metadata.
 #[repr(C)]
@@ -225,6 +217,7 @@ pub(crate) struct Memmap<S: Scheme> {
     uses: NonNull<Use>,
     /// **Invariant:** the address at which the byte of number 0 would lie.
     numbered_uses: *mut Use,
+    clock: Clock,
     frames: u32,
 }
 
@@ -286,14 +279,14 @@ impl<S: Scheme> Memmap<S> {
             }
         }
         let numbered_uses = numbers.zeroth(uses.as_ptr().cast(), size_of::<Use>()).cast();
-        Self { descriptors, uses, numbered_uses, frames }
+        Self { descriptors, uses, numbered_uses, clock: Clock::new(frames), frames }
     }
 
     /// Returns the same descriptors and referenced bits, unchanged, for the successor of a zone
     /// that retired: a late put finds its word and generation (R2, R7).
     #[cfg(feature = "std")]
     pub(crate) fn inherit(&self) -> Self {
-        Self { ..*self }
+        Self { clock: Clock::new(self.frames), ..*self }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -348,23 +341,22 @@ impl<S: Scheme> Memmap<S> {
         unsafe { last_use.as_ref() }
     }
 
-    /// Counts a use, up to [`MAX_USES`], with a store only below that: a hit on a hot page writes
-    /// nothing. Returns `true` if this was the first use of a readahead marker.
+    /// Counts a use, up to 3, with a store only below that: a hit on a hot page writes nothing.
+    /// Returns `true` if this was the first use of a readahead marker.
     ///
     /// A frame that was read ahead counts as referenced until its first use, and no longer then: it
     /// was kept for that use, and the pages of a scan are evicted first once the scan has passed.
     #[inline(always)]
     pub(crate) fn set_referenced(&self, index: u32) -> bool {
-        record_use(self.last_use(index))
+        self.last_use(index).count(&self.clock, index)
     }
 
-    /// Returns `true` if `n` frames from `index` on have [`MAX_USES`]. Faster than to look at one
+    /// Returns `true` if `n` frames from `index` on were used 3 times. Faster than to look at one
     /// after the other.
     #[inline(always)]
     pub(crate) fn are_hot(&self, index: u32, n: u32) -> bool {
-        // Relaxed: a hint. No branch in the loop: the bytes lie in a cache line or two.
-        let differs = |index: u32| self.last_use(index).load(Ordering::Relaxed) ^ MAX_USES;
-        (index..index + n).fold(0, |seen, index| seen | differs(index)) == 0
+        // No branch in the loop: the bytes lie in a cache line or two.
+        (index..index + n).fold(true, |are_hot, index| are_hot & self.last_use(index).is_hot())
     }
 
     /// Counts a use of the frame with a number of this zone. Returns `true` if this was the first
@@ -374,59 +366,43 @@ impl<S: Scheme> Memmap<S> {
         let last_use = self.numbered_uses.wrapping_add(number.as_usize());
         // SAFETY: there are as many bytes as numbers, by the invariants on `numbered_uses` and
         // `uses`, and a `Number` was checked to be one of them.
-        record_use(unsafe { &*last_use })
+        unsafe { &*last_use }.count(&self.clock, number.as_usize() as u32)
     }
 
     pub(crate) fn set_readahead(&self, index: u32, is_marker: bool) {
-        // Relaxed: a hint.
-        self.last_use(index).store(if is_marker { MARKER } else { READAHEAD }, Ordering::Relaxed);
+        self.last_use(index).set_readahead(is_marker);
     }
 
     pub(crate) fn is_referenced(&self, index: u32) -> bool {
-        // Relaxed: a hint.
-        self.last_use(index).load(Ordering::Relaxed) != UNREFERENCED
+        self.last_use(index).is_set()
     }
 
     pub(crate) fn is_readahead(&self, index: u32) -> bool {
-        // Relaxed: a hint.
-        self.last_use(index).load(Ordering::Relaxed) >= READAHEAD
+        self.last_use(index).is_readahead()
     }
 
-    /// Takes the number of uses since it was last taken, up to [`MAX_USES`]. Returns `None` and
-    /// changes nothing if the page was read ahead and not used yet.
+    /// Takes the uses of a frame since they were last taken. Returns `None` and changes nothing if
+    /// the page was read ahead and not used yet.
     #[inline]
-    pub(crate) fn take_uses(&self, index: u32) -> Option<u8> {
-        let last_use = self.last_use(index);
-        // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
-        let seen = last_use.load(Ordering::Relaxed);
-        if seen >= READAHEAD {
-            return None;
-        }
-        if seen != UNREFERENCED {
-            last_use.store(UNREFERENCED, Ordering::Relaxed);
-        }
-        Some(seen)
+    pub(crate) fn take_uses(&self, index: u32) -> Option<Uses> {
+        self.last_use(index).take(&self.clock)
+    }
+
+    /// Returns the time of the uses.
+    pub(crate) fn uses_now(&self) -> u32 {
+        self.clock.now()
+    }
+
+    /// Records that a frame was allocated: it was not used.
+    #[inline]
+    pub(crate) fn begin_uses(&self, index: u32) {
+        self.clock.tick(index);
+        self.clear_referenced(index);
     }
 
     pub(crate) fn clear_referenced(&self, index: u32) {
-        // Relaxed: a hint. Stored only if it changes: the line is shared with 63 other frames.
-        if self.is_referenced(index) {
-            self.last_use(index).store(UNREFERENCED, Ordering::Relaxed);
-        }
+        self.last_use(index).clear();
     }
-}
-
-/// Counts a use, up to [`MAX_USES`]. Of uses that several threads count at once, some may be lost.
-#[inline(always)]
-fn record_use(last_use: &Use) -> bool {
-    // Relaxed: a hint.
-    let seen = last_use.load(Ordering::Relaxed);
-    if seen == MAX_USES {
-        return false;
-    }
-    let next = if seen < MAX_USES { seen + 1 } else { UNREFERENCED };
-    last_use.store(next, Ordering::Relaxed);
-    seen == MARKER
 }
 
 impl<S: Scheme> fmt::Debug for Memmap<S> {

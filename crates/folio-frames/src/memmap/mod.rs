@@ -7,3 +7,4 @@ pub(crate) mod memory_map;
 pub(crate) mod numbers;
 pub(crate) mod raw_count;
 pub(crate) mod seeded_bugs;
+pub(crate) mod uses;

@@ -13,8 +13,9 @@
 //!
 //! There are at most [`max_spares`] spare leaves. The unsafe code here gives memory back.
 
+use core::mem;
 use core::ops::Range;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
@@ -134,15 +135,17 @@ impl LeafMemory {
         for spare in &self.spares {
             self.held.remove(&spare.number());
         }
-        let mut groups: Vec<_> = self.spares.drain(..).map(Address::group).collect();
-        groups.sort_unstable_by_key(|group| group.number());
-        groups.dedup_by_key(|group| group.number());
-        for group in groups {
+        let mut spares = mem::take(&mut self.spares);
+        spares.sort_unstable_by_key(|spare| spare.number());
+        spares.dedup_by_key(|spare| spare.group().number());
+        for group in spares.drain(..).map(Address::group) {
             if !self.has_group(group) {
                 map_anew(group);
                 self.groups -= 1;
             }
         }
+        // Its room is kept.
+        self.spares = spares;
     }
 
     /// Returns `true` if a group has a leaf with memory.
@@ -154,12 +157,13 @@ impl LeafMemory {
 /// Gives back the memory of leaves, which are all zeroes. If the system refuses, it stays.
 #[cfg(not(shuttle))]
 fn give_back_pages(leaves: &[Address]) {
-    let page =
-        |leaf: &Address| libc::iovec { iov_base: leaf.0.as_ptr().cast(), iov_len: LEAF_BYTES };
-    let pages: Vec<_> = leaves.iter().map(page).collect();
+    let mut pages = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; MAX_SPARES + 1];
+    for (page, leaf) in pages.iter_mut().zip(leaves) {
+        *page = libc::iovec { iov_base: leaf.0.as_ptr().cast(), iov_len: LEAF_BYTES };
+    }
     // SAFETY: the pages are within spans. Their slots are closed and stay so meanwhile: all bytes
     // are zeroes before and after, so no thread can notice.
-    let advised = unsafe { advise_unneeded(&pages) };
+    let advised = unsafe { advise_unneeded(&pages[..leaves.len()]) };
     for leaf in &leaves[advised / LEAF_BYTES..] {
         // SAFETY: as above.
         let _ = unsafe { madvise(leaf.0.as_ptr().cast(), LEAF_BYTES, Advice::LinuxDontNeed) };

@@ -200,7 +200,7 @@ impl<P: Platform> Zone<P> {
             "a free frame is {:?} (R1)",
             head.word
         );
-        self.memmap.clear_referenced(index);
+        self.memmap.begin_uses(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
         seeded_bugs::open_tail(&self.memmap, index, order);

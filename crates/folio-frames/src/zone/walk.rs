@@ -16,6 +16,7 @@ use crate::base::trace::Event;
 use crate::memmap::blocks::State;
 use crate::memmap::memmap::{Kind, Shape};
 use crate::memmap::seeded_bugs::volatile_walked;
+use crate::memmap::uses::Uses;
 use crate::zone::folio::{FolioRef, put};
 use crate::zone::refs::{self, FolioRefs, check_count};
 use crate::zone::zone::Zone;
@@ -373,11 +374,15 @@ impl<P: Platform> Zone<P> {
         self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
     }
 
-    /// Clears the referenced bit. Returns the number of uses since it was last cleared, up to 3: a
-    /// hint, as uses by several threads at once may count as one. Returns `None` and changes nothing
-    /// if this frame was read ahead and not used yet.
-    pub fn take_uses(&self, pfn: Pfn) -> Option<u8> {
-        self.index(pfn).map_or(Some(0), |index| self.memmap.take_uses(index))
+    /// Clears the referenced bit. Returns the uses since it was last cleared. Returns `None` and
+    /// changes nothing if this frame was read ahead and not used yet.
+    pub fn take_uses(&self, pfn: Pfn) -> Option<Uses> {
+        self.index(pfn).map_or(Some(Uses::default()), |index| self.memmap.take_uses(index))
+    }
+
+    /// Returns the time of uses, of which [`Uses::age`] is a difference.
+    pub fn uses_now(&self) -> u32 {
+        self.memmap.uses_now()
     }
 
     /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the

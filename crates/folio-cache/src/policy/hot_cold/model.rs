@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::policy::models::{Model, compare, hits};
+use crate::policy::models::{Model, compare, hits, trace};
+use crate::policy::tests::Numbers;
 
 /// A page in a list, with what the model knows of it.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +194,7 @@ fn model(frames: usize, share: f64, has_our_ghosts: bool) -> Box<dyn Model> {
 fn hot_cold_decides_as_the_specification() {
     for frames in [10, 64, 100, 250] {
         for share in [0.01, 0.05, 0.2, 0.95] {
-            let ours = HotCold::with_share(frames as u32, share);
+            let ours = HotCold::with_plan(frames as u32, Plan::Share(share));
             let name = format!("hot-cold with a queue of {share}");
             compare(&name, model(frames, share, true), Box::new(ours), frames as u32);
         }
@@ -205,5 +206,35 @@ fn ghosts_that_are_lost_cost_few_hits() {
     for frames in [64, 100, 250] {
         let [all, ours] = [false, true].map(|ours| hits(model(frames, 0.05, ours)));
         assert!(all.saturating_sub(ours) < 60_000 / 300, "{frames} frames: {all} and {ours} hits");
+    }
+}
+
+/// LRU: a list in the order of the last uses.
+struct LruModel {
+    pages: VecDeque<u64>,
+    frames: usize,
+}
+
+impl Model for LruModel {
+    fn use_page(&mut self, number: u64) -> (bool, Option<u64>) {
+        let place = self.pages.iter().position(|&page| page == number);
+        let is_full = self.pages.len() == self.frames;
+        let evicted = if place.is_none() && is_full { self.pages.pop_front() } else { None };
+        place.map(|place| self.pages.remove(place));
+        self.pages.push_back(number);
+        (place.is_some(), evicted)
+    }
+}
+
+/// The times of uses are rough, and of many uses without a visit the first three are known.
+#[test]
+fn the_plan_of_last_uses_hits_about_as_often_as_lru() {
+    for frames in [64, 100, 250] {
+        let lru = hits(Box::new(LruModel { pages: VecDeque::new(), frames }));
+        let plan = HotCold::with_plan(frames as u32, Plan::LastUse);
+        let mut ours = Numbers::new(frames as u32, Box::new(plan));
+        ours.batch = 1;
+        let ours = trace(60_000).filter(|&number| ours.use_page(number)).count();
+        assert!(ours.abs_diff(lru) < 60_000 / 200, "{frames} frames: {ours} and {lru} hits");
     }
 }
