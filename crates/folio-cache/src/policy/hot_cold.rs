@@ -26,7 +26,7 @@
 //!   each page shortly before it is used. Pages behind one that is refused are refused with it.
 //! - **The plan.** A loop wants a queue as short as possible. Pages that are popular for a while
 //!   want a fifth of the memory. Windows that move on, and sweeps back and forth, want no queue but
-//!   the order of last uses, as LRU has it (`plan.rs`). [`Trials`] runs three small caches with
+//!   the order of last uses, as LRU has it (`last_use.rs`). [`Trials`] runs three small caches with
 //!   these plans beside the real one, on a sample of its pages, and the cache takes the plan that
 //!   misses least.
 //!
@@ -37,16 +37,16 @@
 use std::collections::VecDeque;
 
 use gate::Gate;
-pub(super) use plan::Plan;
-use plan::Visits;
 use queue_share::{COLD, QueueShare};
 
 use super::ghosts::Ghosts;
+use super::plan::Plan;
 use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy, Uses};
 
+mod aside;
 mod gate;
-mod plan;
+mod last_use;
 mod queue_share;
 
 /// The young half of the queue is one in this many of its frames.
@@ -207,29 +207,6 @@ impl HotCold {
         if self.places[frame as usize] != Place::Cold {
             self.set(frame, Place::Cold);
             self.old.push_back(frame);
-        }
-    }
-
-    /// Sets a pinned frame aside.
-    fn set_aside(&mut self, frame: u32, lives_and_1: u8) {
-        self.set(frame, Place::Aside(lives_and_1));
-        if self.enqueue(frame, IN_ASIDE) {
-            self.aside.push_back(frame);
-        }
-    }
-
-    /// Visits pages that were set aside, and takes back those that are not pinned any more.
-    fn take_back(&mut self, frames: &(impl Frames + ?Sized), visits: usize) {
-        for _ in 0..visits.min(self.aside.len()) {
-            let Some(frame) = self.aside.pop_front() else { break };
-            self.dequeue(frame, IN_ASIDE);
-            let Place::Aside(lives_and_1) = self.places[frame as usize] else { continue };
-            match frames.inspect(frame) {
-                FrameState::NotCached => self.set(frame, Place::Unknown),
-                FrameState::Pinned => self.set_aside(frame, lives_and_1),
-                FrameState::Evictable(_) if lives_and_1 > 0 => self.heat(frame, lives_and_1 - 1),
-                FrameState::Evictable(_) => self.chill(frame),
-            }
         }
     }
 
@@ -415,6 +392,19 @@ impl HotCold {
 /// Returns the number of pages that come in one tick.
 fn per_tick(frames: u32) -> u32 {
     (frames / TICKS).max(1)
+}
+
+/// The visits of one choice of victims.
+struct Visits {
+    left: usize,
+    /// The number of pinned pages that were visited.
+    pinned: usize,
+}
+
+impl Visits {
+    fn are_left(&self) -> bool {
+        self.left > 0 && self.pinned < MAX_PINNED
+    }
 }
 
 impl Policy for HotCold {

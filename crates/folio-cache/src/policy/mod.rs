@@ -110,6 +110,7 @@ mod clock;
 mod ghosts;
 mod hot_cold;
 mod keys;
+mod plan;
 mod queue;
 mod s3_fifo;
 mod sample;

@@ -18,8 +18,8 @@
 //! frames. It decides if another plan is better beyond doubt: the program does something else. The
 //! **slow** one has eight times that, and decides small differences.
 
-use super::hot_cold::Plan;
 use super::keys::Keys;
+use super::plan::Plan;
 use super::sample::Sample;
 use super::{Frames, Policy};
 

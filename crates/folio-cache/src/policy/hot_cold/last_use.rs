@@ -1,4 +1,4 @@
-//! Plans: which page is the next victim.
+//! Victims in the order of their last uses.
 //!
 //! [`Plan::LastUse`] is LRU, in laps. In a lap, the pages of `old` wait for their visit. A page
 //! that was used is kept: it becomes hot, and waits in the ring for the next lap. A page that was
@@ -9,20 +9,12 @@
 
 use std::cmp::Reverse;
 
-use super::{HotCold, IN_RING};
-use crate::policy::{Frames, MAX_PINNED, Uses};
+use super::{HotCold, IN_RING, Visits};
+use crate::policy::plan::Plan;
+use crate::policy::{Frames, Uses};
 
 /// The most pages of a lap, so that no miss waits for long.
 const MAX_LAP: usize = 1 << 16;
-
-/// How victims are chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::policy) enum Plan {
-    /// By the queue, which has this share of the frames, and the gate.
-    Share(f64),
-    /// In the order of the last uses.
-    LastUse,
-}
 
 impl HotCold {
     /// Returns the maximum number of hot frames.
@@ -75,18 +67,5 @@ impl HotCold {
         if uses.count > 0 {
             self.used[frame as usize] = (frames.now() as u8).wrapping_sub(uses.age);
         }
-    }
-}
-
-/// The visits of one choice of victims.
-pub(super) struct Visits {
-    pub(super) left: usize,
-    /// The number of pinned pages that were visited.
-    pub(super) pinned: usize,
-}
-
-impl Visits {
-    pub(super) fn are_left(&self) -> bool {
-        self.left > 0 && self.pinned < MAX_PINNED
     }
 }
