@@ -77,6 +77,7 @@ const SHARED: [&str; 34] = [
     "folio-cache/policy/hot_cold/",
     "folio-cache/policy/keys.rs",
     "folio-cache/policy/mod.rs",
+    "folio-cache/policy/plan.rs",
     "folio-cache/policy/sample.rs",
     "folio-cache/policy/trials.rs",
     "folio-frames/os/lazy_range.rs",
