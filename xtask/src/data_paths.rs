@@ -46,7 +46,7 @@ const CRATES: [&str; 2] = ["folio-cache", "folio-frames"];
 /// Files that do not count. First those that all paths share and none is about: fields, numbers,
 /// switches. Then the helpers of what can be replaced: of the backing, of the policy, of the index.
 /// A folder ends with a slash.
-const SHARED: [&str; 34] = [
+const SHARED: &[&str] = &[
     "folio-cache/lib.rs",
     "folio-cache/state/",
     "folio-cache/rt/counter.rs",
