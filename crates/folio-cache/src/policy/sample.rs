@@ -125,18 +125,14 @@ impl Sample {
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
                 let flags = &self.flags[frame as usize];
                 let (now, is_miss) = (frames.now() as u16, is_miss(flags.get()));
-                match frames.take_uses(frame) {
-                    Some(uses @ Uses { count: 1.., .. }) => {
-                        let time = now.wrapping_sub(u16::from(uses.age));
-                        flags.set(flags.get() & LISTED | FOUND | (time << TIME) as u8);
-                        self.uses.get_mut().push(Found { key, time, is_miss });
-                    }
-                    // Its reader came, which is not counted.
-                    Some(_) if is_miss => {
-                        flags.set(flags.get() & !AHEAD);
-                        self.uses.get_mut().push(Found { key, time: now, is_miss });
-                    }
-                    _ => {}
+                // The use by the reader of a page that was read ahead is not counted.
+                if let Some(uses) = frames.take_uses(frame)
+                    && (uses.count > 0 || is_miss)
+                {
+                    let time = now.wrapping_sub(u16::from(uses.age));
+                    let taken = if uses.count > 0 { FOUND | (time << TIME) as u8 } else { 0 };
+                    flags.set(flags.get() & LISTED | taken);
+                    self.uses.get_mut().push(Found { key, time, is_miss });
                 }
                 true
             }

@@ -38,11 +38,12 @@ pub(super) const GROUP_BYTES: usize = GROUP * LEAF_BYTES;
 pub(super) const PROTECTION: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 pub(super) const FLAGS: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
 
-/// The most leaves that are given back at once: a call of the system takes as many and more, and
-/// other leaves wait for it.
+/// The maximum number of leaves that are given back at once. The system takes more in one call, but
+/// a thread that opens another leaf waits for it.
 const MAX_SPARES: usize = 64;
 
-/// Returns the most spare leaves beside a number of open ones: an eighth of it, and at most 64.
+/// Returns the maximum number of spare leaves beside a number of open ones: an eighth of it, and at
+/// most 64.
 pub(super) fn max_spares(open: usize) -> usize {
     (open / 8).min(MAX_SPARES)
 }
