@@ -5,7 +5,7 @@
 //! no pinned frames. It frees as many pages as they hold by the policy, and moves the rest
 //! of their pages elsewhere. Readers go on, or sleep for the moment in which their page moves.
 //!
-//! The indexes and the state of open files are paid from the capacity as well (`index_room.rs`,
+//! The indexes and the state of open files are paid from the capacity as well (`room.rs`,
 //! `file_room.rs`): for each 2 MiB of them, to the nearest, one more block is offline.
 
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ use folio_ref::{Scheme, broken};
 
 use crate::backing::error::error;
 use crate::memory::frames_view;
-use crate::memory::index_room;
 use crate::memory::limits::machine_bytes;
 use crate::memory::pinned;
 use crate::memory::reclaim;
+use crate::memory::room;
 use crate::memory::sweep;
 use crate::memory::watermarks::set_watermarks;
 use crate::rt::shim::back_off;
@@ -93,7 +93,7 @@ pub(crate) fn set_capacity<S: Scheme>(shared: &Shared<S>, bytes: usize) -> io::R
     let mut offline = shared.capacity.offline.lock();
     shared.capacity.wanted.store(bytes, Ordering::Relaxed);
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
-    index_room::shrink_to_limit(shared);
+    room::shrink_to_limit(shared);
     let mut attempts = HashMap::new();
     let mut reached = fit_under_lock(shared, &mut offline, &mut attempts, Empty::ByMoves);
     let mut pause = MIN_PAUSE;
@@ -142,7 +142,7 @@ pub(crate) fn adapt<S: Scheme>(shared: &Shared<S>, bytes: usize) -> usize {
     // Under the lock: the user may have set less since the decision.
     let bytes = bytes.min(early.unwrap_or_else(|| shared.capacity.wanted()));
     shared.capacity.bytes.store(bytes, Ordering::Relaxed);
-    index_room::shrink_to_limit(shared);
+    room::shrink_to_limit(shared);
     let reached = fit_under_lock(shared, &mut offline, &mut HashMap::new(), Empty::InPlace);
     let reached = reached.max(bytes).min(shared.capacity.wanted());
     shared.capacity.bytes.store(reached, Ordering::Relaxed);
@@ -199,7 +199,7 @@ fn fit_under_lock<S: Scheme>(
     let capacity = shared.capacity.bytes() / block_bytes;
     let beside_pages = shared.leaves.bytes() + shared.leaves.file_bytes();
     let blocks = (beside_pages + block_bytes / 2) / block_bytes;
-    let wanted = (capacity - blocks.min(index_room::beside_pages(capacity))).max(1);
+    let wanted = (capacity - blocks.min(room::beside_pages(capacity))).max(1);
     let beyond = zone.blocks() - wanted;
     let before = offline.len();
     while offline.len() > beyond {

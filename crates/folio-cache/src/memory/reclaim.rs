@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use folio_ref::Scheme;
 
 use crate::memory::evict;
-use crate::memory::share;
+use crate::memory::room;
 use crate::memory::sweep::{self, FIRST_VISITS};
 use crate::state::shared::Shared;
 
@@ -37,7 +37,7 @@ pub(crate) fn reclaim_some<S: Scheme>(shared: &Shared<S>, wanted: usize, visits:
 
 /// Returns the numbers of the policies in the order in which they are asked for victims.
 fn policies<S: Scheme>(shared: &Shared<S>) -> impl Iterator<Item = usize> {
-    iter::once(0).chain(iter::once_with(|| share::fullest_first(shared)).flatten())
+    iter::once(0).chain(iter::once_with(|| room::fullest_first(shared)).flatten())
 }
 
 /// Sweeps, and notes if all pages seem to be pinned. Returns the number of pages evicted.

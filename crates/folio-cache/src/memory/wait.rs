@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::rt::memory_wait::Look;
+use crate::rt::in_flight::Look;
 use crate::rt::shim::{back_off, yield_now};
 use crate::state::shared::Shared;
 

@@ -4,7 +4,7 @@ use folio_ref::Scheme;
 
 use crate::backing::Fill;
 use crate::memory::alloc;
-use crate::memory::share;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
@@ -23,7 +23,7 @@ pub(crate) fn fill_many<S: Scheme>(
         return wanted.iter().map(|_| None).collect();
     }
     // Before the first folio is installed: see ARCHITECTURE.md, "Lock order".
-    let pages = share::make_room(mapping, wanted.iter().map(|wanted| wanted.1 as usize).sum());
+    let pages = room::make_room(mapping, wanted.iter().map(|wanted| wanted.1 as usize).sum());
     let mut folios = alloc::allocate_some(&mapping.shared, pages);
     let mut extents: Vec<_> = wanted
         .iter()

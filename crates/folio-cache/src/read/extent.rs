@@ -19,10 +19,10 @@ use folio_ref::Scheme;
 use smallvec::SmallVec;
 
 use crate::memory::frames_view;
-use crate::memory::in_flight::InFlight;
-use crate::memory::index_room;
 use crate::memory::large_folio::{publish_as_folios, publish_unpinned};
+use crate::memory::room;
 use crate::policy::Advice;
+use crate::rt::in_flight::InFlight;
 use crate::rt::io_pool::{self, Pages};
 use crate::rt::shim::fence;
 use crate::state::frames::{FolioRef, FrozenFolio, FrozenSlot};
@@ -42,7 +42,7 @@ pub(crate) struct Extent<'m, S: Scheme> {
     /// That of the reader that the pages come for.
     advice: Advice,
     /// The same number of pages. Dropped after the page locks.
-    in_flight: InFlight<'m, S>,
+    in_flight: InFlight<'m, Mapping<S>>,
 }
 
 impl<'m, S: Scheme> Extent<'m, S> {
@@ -60,7 +60,7 @@ impl<'m, S: Scheme> Extent<'m, S> {
         for (page, mut folio) in (first..=u32::MAX).zip(&mut folios) {
             folio.set_owner(CACHED, mapping.owner_data(page));
             // There may be no room for the slot of the page: the extent ends here.
-            let installed = match index_room::try_make_slot(mapping, page) {
+            let installed = match room::try_make_slot(mapping, page) {
                 Ok(slot) => slot.install(folio),
                 Err(_) => Err(folio),
             };
@@ -223,7 +223,7 @@ impl<S: Scheme> SuspendedExtent<S> {
             slot.resume(folio).expect("a suspended page lock stays on its slot")
         });
         let locked_slots: PerPage<_> = locked_slots.collect();
-        let in_flight = InFlight::resume(&self.mapping, locked_slots.len(), self.in_file);
+        let in_flight = InFlight::resume(&*self.mapping, locked_slots.len(), self.in_file);
         let (mapping, first, advice) = (&*self.mapping, self.first, Advice::Normal);
         Extent { mapping, first, locked_slots, advice, in_flight }
     }

@@ -16,7 +16,7 @@ use std::iter;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
-use crate::memory::in_flight;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
@@ -69,7 +69,7 @@ pub(crate) fn fill<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) -> io::Result<Filled<S>> {
-    let pages = in_flight::admit(mapping, pages as usize) as u32;
+    let pages = room::admit(mapping, pages as usize) as u32;
     let folios = match pages {
         0 | 1 => Vec::new(),
         several => alloc::allocate_some(&mapping.shared, several as usize),

@@ -8,8 +8,7 @@ use folio_ref::{CHECKS, Scheme};
 use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
-use crate::memory::index_room;
-use crate::memory::share;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::fill;
 use crate::read::fill::Filled;
@@ -178,8 +177,8 @@ fn fill_or_pass<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) -> io::Result<Filled<S>> {
-    let room = share::make_room(mapping, pages.min(MOST_PAGES) as usize) as u32;
-    let filled = if room > 0 && index_room::make_slot_to_read(mapping, page) {
+    let room = room::make_room(mapping, pages.min(MOST_PAGES) as usize) as u32;
+    let filled = if room > 0 && room::make_slot_to_read(mapping, page) {
         fill::fill(mapping, page, room, advice)
     } else {
         uncached::fill_uncached(mapping, page)

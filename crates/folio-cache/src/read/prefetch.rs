@@ -8,8 +8,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
-use crate::memory::in_flight;
-use crate::memory::share;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::read::plan;
@@ -243,8 +242,8 @@ fn request_missing<S: Scheme>(
             last += 1;
         }
         let wanted = (last - page) as usize;
-        if in_flight::admit_at_once(mapping, wanted) < wanted
-            || share::make_room(mapping, wanted) < wanted
+        if room::admit_at_once(mapping, wanted) < wanted
+            || room::make_room(mapping, wanted) < wanted
         {
             return false;
         }

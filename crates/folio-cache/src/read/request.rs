@@ -28,14 +28,14 @@ use crate::backing::remote::{
 use crate::coherence::version;
 use crate::memory::alloc;
 use crate::memory::frames_view;
-use crate::memory::index_room;
 use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
-use crate::memory::share;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::in_table::InTable;
 use crate::read::plan::{self, Limits};
 use crate::rt::flight::{Flight, Waiter};
+use crate::rt::in_flight::Holder;
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
@@ -221,7 +221,7 @@ impl<'m, S: Scheme> Frames<'m, S> {
             folio.set_owner(CACHED, mapping.owner_data(page as u32));
         }
         let counted = folios.len() as u64;
-        mapping.in_flight(counted);
+        mapping.count_in_flight(counted);
         Self { mapping, folios, counted }
     }
 }
@@ -229,7 +229,7 @@ impl<'m, S: Scheme> Frames<'m, S> {
 impl<S: Scheme> Drop for Frames<'_, S> {
     fn drop(&mut self) {
         mem::take(&mut self.folios).into_iter().for_each(FrozenFolio::free);
-        self.mapping.in_flight(self.counted.wrapping_neg());
+        self.mapping.count_in_flight(self.counted.wrapping_neg());
     }
 }
 
@@ -277,7 +277,7 @@ async fn fetch<S: Scheme>(
     let permits = entry.permits.as_ref().expect("a request that runs has its permits");
     let _of_backing = permits.acquire(rank, 0).await;
     let mut permit = shared.remote_permits.acquire(rank, wanted).await;
-    let room = share::make_room(mapping, wanted);
+    let room = room::make_room(mapping, wanted);
     let mut frames = allocate(mapping, pages).await?;
     permit.shrink(frames.folios.len());
     mapping.count(Count::Misses, frames.folios.len() as u64);
@@ -426,7 +426,7 @@ fn publish<S: Scheme>(
     if let Ok(first) = u32::try_from(first)
         && filled > 0
     {
-        index_room::make_slot_to_read(mapping, first);
+        room::make_slot_to_read(mapping, first);
     }
     let (mut published, mut gaps) = (Vec::with_capacity(frames.folios.len()), Vec::new());
     let mut folios = Vec::new();
@@ -455,7 +455,7 @@ fn publish<S: Scheme>(
                 folio.set_readahead(how.marker == Some(u64::from(page)));
             }
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            let slot = (n < room).then(|| index_room::try_make_slot(mapping, page));
+            let slot = (n < room).then(|| room::try_make_slot(mapping, page));
             let Some(Ok(slot)) = slot else {
                 // There is no room for it: its readers get it without the cache.
                 mapping.count(Count::Uncached, 1);

@@ -7,6 +7,7 @@ use folio_ref::Scheme;
 use once_cell::race::OnceBox;
 
 use crate::backing::{Backing, FileId, Version};
+use crate::rt::in_flight::{Holder, MemoryWait};
 use crate::rt::recorder;
 use crate::rt::shim::{Length, Mutex};
 use crate::state::frames::{Mapped, Zone};
@@ -250,12 +251,6 @@ impl<S: Scheme> Mapping<S> {
         }
     }
 
-    /// Counts pages that begin to be in flight, or with a negative number end to be.
-    #[inline]
-    pub(crate) fn in_flight(&self, pages: u64) {
-        self.shared.groups.of(self.id).counters.add(Count::InFlight, pages);
-    }
-
     /// Closes the leaf of a page if it has no page any more.
     pub(crate) fn give_back_leaf(&self, page: u32) {
         self.index.give_back(&self.shared.leaves, self.id, page);
@@ -337,5 +332,22 @@ impl<S: Scheme> Mapping<S> {
         if let Some(writing) = self.writing() {
             writing.unsynced.evict(page);
         }
+    }
+}
+
+impl<S: Scheme> Holder for Mapping<S> {
+    #[inline]
+    fn memory_wait(&self) -> &MemoryWait {
+        &self.shared.memory_wait
+    }
+
+    #[inline]
+    fn filling(&self) -> &AtomicU32 {
+        &self.readahead.filling
+    }
+
+    #[inline]
+    fn count_in_flight(&self, pages: u64) {
+        self.shared.groups.of(self.id).counters.add(Count::InFlight, pages);
     }
 }

@@ -2,7 +2,7 @@
 
 use folio_ref::Scheme;
 
-use crate::memory::in_flight::InFlight;
+use crate::rt::in_flight::InFlight;
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
 use crate::state::units::CACHED;
@@ -14,7 +14,7 @@ use crate::state::units::CACHED;
 /// A folio that is taken counts as such until all are freed.
 pub(crate) struct SpareFolios<'m, S: Scheme> {
     folios: Vec<FrozenFolio<S>>,
-    in_flight: InFlight<'m, S>,
+    in_flight: InFlight<'m, Mapping<S>>,
 }
 
 impl<'m, S: Scheme> SpareFolios<'m, S> {

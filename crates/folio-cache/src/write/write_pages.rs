@@ -28,9 +28,8 @@ use crate::backing::error::error;
 use crate::coherence::refresh;
 use crate::memory::alloc;
 use crate::memory::frames_view;
-use crate::memory::index_room;
 use crate::memory::large_folio;
-use crate::memory::share;
+use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::lookup;
 use crate::rt::shim::{MutexGuard, fence};
@@ -173,7 +172,7 @@ fn overwrite<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<bool> {
-    let slot = index_room::slot_to_write(mapping, part.page)?;
+    let slot = room::slot_to_write(mapping, part.page)?;
     while part.ends() <= mapping.len() {
         match try_write(mapping, slot, part, part.bytes.len() == FRAME_SIZE, spare, false) {
             Attempt::Done => return Ok(true),
@@ -194,7 +193,7 @@ fn grow_by<S: Scheme>(
     part: &PagePart<'_>,
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
-    let slot = index_room::slot_to_write(mapping, part.page)?;
+    let slot = room::slot_to_write(mapping, part.page)?;
     let mut refreshed = false;
     loop {
         let length = mapping.length.lock();
@@ -396,7 +395,7 @@ fn prepare<S: Scheme>(
     spare: &mut SpareFolios<'_, S>,
 ) -> io::Result<()> {
     // The leaf of an empty slot may be closed.
-    index_room::make_slot_to_write(mapping, part.page)?;
+    room::make_slot_to_write(mapping, part.page)?;
     match needed {
         Attempt::Fill => {
             // The fill may wait for memory.
@@ -405,7 +404,7 @@ fn prepare<S: Scheme>(
         }
         Attempt::Allocate => {
             let missing = missing_pages(mapping, part);
-            share::make_room(mapping, missing.max(1));
+            room::make_room(mapping, missing.max(1));
             if missing > 1 {
                 spare.add(alloc::allocate_some(&mapping.shared, missing));
             }

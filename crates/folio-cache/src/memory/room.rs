@@ -1,15 +1,33 @@
-//! Room for indexes: at most half of the capacity, whatever is touched, and less if very many files
-//! are open (`file_room.rs`).
+//! Room for new pages: in the share of their group, among the pages in flight, and for their slots.
 //!
-//! A page needs a slot, and so an open leaf of its file's index. If there is no room for that leaf,
-//! the pages of another one are evicted. If the pages of all leaves are in use, a reader gets its
-//! page without the cache (`uncached.rs`).
+//! **Shares:** how much of the memory the files of a group may have, and keep.
+//!
+//! | rule | kept by |
+//! | --- | --- |
+//! | a group has at most its share | a miss or a write evicts pages of the group before new ones come |
+//! | it loses none of it to files without a share | reclaim asks their policy first |
+//! | it loses none of it to other shares | those have at most theirs, and all shares are at most the whole |
+//!
+//! A group with a share has a policy of its own, which compares its pages with each other only. A
+//! page of it that is pinned or dirty cannot make room. Then reads go on without the cache, and
+//! writes exceed the share.
+//!
+//! **Pages in flight:** requests of several pages leave half of the memory that is not in flight to
+//! other files: a file of which all fills hang holds at most half of the cache, a second one a
+//! quarter. Requests of one page are not counted: each has a thread that waits for it.
+//!
+//! **Slots:** indexes have at most half of the capacity, whatever is touched, and less if very many
+//! files are open (`file_room.rs`). A page needs a slot, and so an open leaf of its file's index.
+//! If there is no room for that leaf, the pages of another one are evicted. If the pages of all
+//! leaves are in use, a reader gets its page without the cache (`uncached.rs`).
 //!
 //! A leaf is closed when its last page is dropped. Eviction closes it as well, if indexes have more
 //! than an eighth of the capacity: below that, misses would open what evictions close. A leaf that
 //! never got a page, because its fill failed, is found here.
 
+use std::cmp::Reverse;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_frames::FRAME_SIZE;
@@ -18,17 +36,31 @@ use smallvec::SmallVec;
 
 use crate::backing::error::error;
 use crate::memory::evict;
-use crate::memory::frames_view;
+use crate::memory::frames_view::{self, BATCH};
 use crate::rt::shim::back_off;
 use crate::state::frames::Slot;
+use crate::state::groups::{GroupState, group_of};
 use crate::state::index::{IndexRoom, NoRoom};
 use crate::state::leaves::{LEAF, LEAF_BYTES, LeafOwner};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
+use crate::state::stats::Count;
 use crate::writeback::throttle;
 
+/// A group evicts one in this many of its pages at once, and at most a batch.
+const BATCH_SHARE: usize = 16;
+
+/// A file may have one part in this many of the capacity in flight, whatever the others have.
+const RESERVE_SHARE: usize = 8;
+
+/// The pause of a reader of a file with too many pages in flight, unless some end before.
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The number of these pauses in a row without an end, 1 s, after which it reads a single page.
+const IN_FLIGHT_PATIENCE: u32 = 50;
+
 /// The share of the capacity that indexes may have.
-const SHARE: usize = 2;
+const INDEX_SHARE: usize = 2;
 
 /// The number of leaves that are looked at for one that can be emptied.
 const MAX_CANDIDATES: usize = 32;
@@ -42,7 +74,77 @@ const MAX_WRITER_TRIES: usize = 200;
 /// The number of pages that may go for the leaf of one page.
 const MAX_EVICTED: usize = 64;
 
+/// The pause of a writer between two tries.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Makes room in the share of a file's group. Returns how many of `pages` new pages fit into it,
+/// or all if the group has no share. Call with no page locked.
+#[inline]
+pub(crate) fn make_room<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+    if group_of(mapping.id) == 0 { pages } else { make_room_in_group(mapping, pages) }
+}
+
+#[inline(never)]
+fn make_room_in_group<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+    let shared = &mapping.shared;
+    let group = shared.groups.of(mapping.id);
+    let Some(limit) = shared.groups.limit(group) else { return pages };
+    let limit = limit as usize;
+    let pages = pages.min(limit);
+    let over = (used(group) + pages).saturating_sub(limit);
+    if over == 0 {
+        return pages;
+    }
+    let more = (limit / BATCH_SHARE).min(BATCH);
+    evict::reclaim_by_policy(shared, group.number, over.max(more));
+    limit.saturating_sub(used(group)).min(pages)
+}
+
+/// Returns the pages of a group, with those in flight. Racy.
+fn used(group: &GroupState) -> usize {
+    (group.counters.now(Count::Cached) + group.counters.now(Count::InFlight)) as usize
+}
+
+/// Returns the numbers of the policies of all groups with a share, the fullest first.
+pub(super) fn fullest_first<S: Scheme>(shared: &Shared<S>) -> Vec<usize> {
+    let full = |group: &GroupState| {
+        let limit = u64::from(shared.groups.limit(group)?);
+        Some((used(group) as u64 * 1000 / limit, group.number))
+    };
+    let mut numbers: Vec<_> = shared.groups.all().filter_map(|group| full(group)).collect();
+    numbers.sort_unstable_by_key(|&(full, _)| Reverse(full));
+    numbers.into_iter().map(|(_, number)| number).collect()
+}
+
+/// Returns the number of pages, of `pages` and at least one, that a request of a file may have.
+pub(crate) fn admit_at_once<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+    let (shared, capacity) = (&mapping.shared, mapping.shared.capacity() / FRAME_SIZE);
+    // Relaxed: a count.
+    let own = mapping.readahead.filling.load(Ordering::Relaxed) as usize;
+    if pages < 2 || own + pages <= capacity / RESERVE_SHARE {
+        return pages;
+    }
+    let in_flight = usize::try_from(shared.memory_wait.in_flight()).unwrap_or(usize::MAX);
+    pages.min(capacity.saturating_sub(in_flight).saturating_sub(own)).max(1)
+}
+
+/// Returns the number of pages, of `pages` and at least one, that a request of a file may have.
+/// Waits until there may be several, for about a second. Call with no page in flight.
+pub(crate) fn admit<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+    let admitted = admit_at_once(mapping, pages);
+    if pages < 2 || admitted > 1 { admitted } else { wait_for_several(mapping, pages) }
+}
+
+#[cold]
+fn wait_for_several<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+    let mut look = mapping.shared.memory_wait.look();
+    let (mut admitted, mut fruitless) = (admit_at_once(mapping, pages), 0);
+    while admitted < 2 && fruitless < IN_FLIGHT_PATIENCE {
+        fruitless = if look.wait(IN_FLIGHT_PAUSE) { 0 } else { fruitless + 1 };
+        admitted = admit_at_once(mapping, pages);
+    }
+    admitted
+}
 
 /// Returns the part of a capacity that indexes and the state of open files may have together.
 pub(super) fn beside_pages(capacity: usize) -> usize {
@@ -50,10 +152,10 @@ pub(super) fn beside_pages(capacity: usize) -> usize {
 }
 
 /// Returns the maximum number of bytes of all indexes.
-fn limit<S: Scheme>(shared: &Shared<S>) -> usize {
+fn index_limit<S: Scheme>(shared: &Shared<S>) -> usize {
     let capacity = shared.capacity();
     let left = beside_pages(capacity).saturating_sub(shared.leaves.file_bytes());
-    left.min(capacity / SHARE)
+    left.min(capacity / INDEX_SHARE)
 }
 
 /// Returns the slot of a page, of which the leaf is open. Waits for nothing, so it may be called
@@ -69,7 +171,8 @@ pub(crate) fn try_make_slot<S: Scheme>(
 ) -> Result<&Slot<S>, NoRoom> {
     let pages = mapping.len().div_ceil(FRAME_SIZE as u64);
     let shared = &mapping.shared;
-    let room = IndexRoom { leaves: &shared.leaves, mapping: mapping.id, limit: limit(shared) };
+    let room =
+        IndexRoom { leaves: &shared.leaves, mapping: mapping.id, limit: index_limit(shared) };
     mapping.index.make(page, pages, &room)
 }
 
@@ -130,7 +233,7 @@ pub(crate) fn make_slot_to_write<S: Scheme>(
         "no memory for the index of the file: all indexes have {} of {} bytes, for pages that \
          cannot be evicted",
         shared.leaves.bytes(),
-        limit(shared)
+        index_limit(shared)
     );
     Err(error(io::ErrorKind::OutOfMemory, message))
 }
@@ -140,7 +243,7 @@ pub(crate) fn make_slot_to_write<S: Scheme>(
 pub(crate) fn shrink_to_limit<S: Scheme>(shared: &Shared<S>) {
     let leaves = shared.leaves.bytes() / LEAF_BYTES;
     for _ in 0..leaves {
-        if shared.leaves.bytes() <= limit(shared) {
+        if shared.leaves.bytes() <= index_limit(shared) {
             break;
         }
         let Some(owner) = shared.leaves.next_open() else { break };
