@@ -36,6 +36,34 @@ pub(crate) fn instructions(output: &str) -> Instructions {
     all
 }
 
+/// Returns which file calls which other one. A call belongs to the file of its function.
+pub(crate) fn calls(output: &str) -> BTreeSet<(String, String)> {
+    let (mut names, mut all) = (BTreeMap::<&str, &str>::new(), BTreeSet::new());
+    let (mut file, mut called) = ("", None);
+    for line in output.lines() {
+        let Some((key, value)) = line.split_once('=') else { continue };
+        if ["fl", "fi", "fe", "cfi", "cfl"].contains(&key) {
+            let (number, name) = value.split_once(' ').unwrap_or((value, ""));
+            if !name.is_empty() {
+                names.insert(number, name);
+            }
+            let name = names.get(number).copied().unwrap_or_default();
+            match key {
+                "fl" => file = name,
+                "cfi" | "cfl" => called = Some(name),
+                _ => {}
+            }
+        } else if key == "calls" {
+            // A function of the same file is called without its name.
+            let called = called.take().unwrap_or(file);
+            if called != file {
+                all.insert((file.to_owned(), called.to_owned()));
+            }
+        }
+    }
+    all
+}
+
 /// Returns the address that a position names: as it is, or relative to the one before.
 fn position(text: &str, before: u64) -> u64 {
     let number = |text: &str| match text.strip_prefix("0x") {
@@ -112,6 +140,14 @@ mod tests {
         let found = instructions(OUTPUT);
         let found: Vec<_> = found.iter().map(|(&at, file)| (at, file.as_str())).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_call_names_the_files_of_its_two_functions() {
+        let expected = ("/a.rs".to_owned(), "/c.rs".to_owned());
+        assert_eq!(calls(OUTPUT).into_iter().collect::<Vec<_>>(), [expected]);
+        let same = "fl=(1) /a.rs\nfn=(1) f\ncfn=(2) g\ncalls=1 0x40 1\n* 7 30\n";
+        assert!(calls(same).is_empty());
     }
 
     #[test]

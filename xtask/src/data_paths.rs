@@ -11,21 +11,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::callgrind::{files_in_order, function, instructions};
+use crate::callgrind::{calls, files_in_order, function, instructions};
 use crate::step::{self, Failure, cargo, root, succeeds, target_dir};
 use crate::tree;
 
 const RESULTS: &str = "results/data-paths.md";
 
-/// The heading in it of the table that is compared.
+/// The headings in it of the tables that are compared.
 const FILES: &str = "\n## Files\n\n";
+const AGAIN: &str = "\n## Calls of a file before\n\n";
 
 /// The operations: the name in the tables, the argument of the program, and what it is.
 const OPERATIONS: [(&str, &str, &str); 10] = [
     ("hit", "hit", "a copy of 64 bytes of one cached page"),
     ("hit, a handle", "handle", "a handle of a cached page"),
     ("miss", "miss", "a copy of a page that is not cached; frames are free"),
-    ("async miss", "async-miss", "the same by a future, with the work of its thread"),
+    ("async miss", ASYNC_MISS, "the same by a future, with the work of its thread"),
     ("write in place", "write-in-place", "a whole page that is cached and not pinned"),
     ("write, a pinned page", "write-copy", "the same while a handle pins it"),
     ("write, a new page", "write-new-page", "a whole page at the end of the file"),
@@ -33,6 +34,9 @@ const OPERATIONS: [(&str, &str, &str); 10] = [
     ("reclaim", "reclaim", "pages are evicted for a miss, by the default policy"),
     ("migration", "migration", "one page moves to another frame"),
 ];
+
+/// The operation of several threads: its files have no certain order.
+const ASYNC_MISS: &str = "async-miss";
 
 /// The function of an operation that is no function of the program.
 const RECLAIM: &str = "folio_cache::memory::reclaim::reclaim_some";
@@ -122,10 +126,13 @@ fn has_valgrind() -> bool {
 
 /// The files that an operation passes, for each of the crates, in the order of their first
 /// instruction.
+#[derive(Default)]
 struct DataPath {
     name: &'static str,
     about: &'static str,
     files: [Vec<String>; CRATES.len()],
+    /// The calls of one of these that stands before its caller.
+    again: [Vec<String>; CRATES.len()],
     /// Those that all paths share.
     shared: [Vec<String>; CRATES.len()],
 }
@@ -136,15 +143,25 @@ impl DataPath {
         format!("| {} | {} | {} |", self.name, cell(cache), cell(frames))
     }
 
-    /// Returns the files that are not in the row of a record, and those that are only there. The
-    /// order may differ: it depends on threads.
+    /// Returns the differences from a record.
     fn differences(&self, record: &str) -> Vec<String> {
+        let section = |heading| {
+            let (_, rest) = record.split_once(heading).unwrap_or_default();
+            rest.split_once("\n## ").map_or(rest, |(section, _)| section)
+        };
+        let mut wrong = self.differences_of(&self.files, section(FILES));
+        wrong.extend(self.differences_of(&self.again, section(AGAIN)));
+        wrong
+    }
+
+    /// Returns what is not in the row of a table, and what is only there. The order may differ: it
+    /// depends on threads.
+    fn differences_of(&self, lists: &[Vec<String>; CRATES.len()], table: &str) -> Vec<String> {
         let start = format!("| {} | ", self.name);
-        let table = record.split_once(FILES).map_or(record, |(_, table)| table);
         let row = table.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
         let cells: Vec<_> = row.trim_matches('|').split(" | ").skip(1).collect();
         let mut wrong = Vec::new();
-        for (index, files) in self.files.iter().enumerate() {
+        for (index, files) in lists.iter().enumerate() {
             let found: BTreeSet<_> = files.iter().map(String::as_str).collect();
             let cell = cells.get(index).copied().unwrap_or_default();
             let recorded: BTreeSet<_> = cell.split('`').skip(1).step_by(2).collect();
@@ -226,19 +243,41 @@ impl DataPath {
         let start = function(&costs, &entry)
             .ok_or_else(|| failed(&format!("{entry} did not run, or was inlined")))?;
         let order = files_in_order(&instructions(&costs), &files_of(&blocks)?, start);
-        let mut path = Self { name, about, files: Default::default(), shared: Default::default() };
+        let mut path = Self { name, about, ..Self::default() };
         for file in order {
-            let Some((_, file)) = file.rsplit_once("/crates/") else { continue };
-            let file = file.replacen("/src/", "/", 1);
-            let Some((krate, short)) = file.split_once('/') else { continue };
-            let Some(index) = CRATES.iter().position(|&it| it == krate) else { continue };
+            let Some((index, short)) = of_crate(&file) else { continue };
+            let full = format!("{}/{short}", CRATES[index]);
             let is_shared =
-                SHARED.iter().any(|it| *it == file || (it.ends_with('/') && file.starts_with(it)));
+                SHARED.iter().any(|it| *it == full || (it.ends_with('/') && full.starts_with(it)));
             let list = if is_shared { &mut path.shared } else { &mut path.files };
-            list[index].push(short.to_owned());
+            list[index].push(short);
+        }
+        if argument != ASYNC_MISS {
+            path.note_calls(&calls(&costs));
         }
         Ok(path)
     }
+
+    /// Notes the calls of a file of the path that stands before its caller.
+    fn note_calls(&mut self, calls: &BTreeSet<(String, String)>) {
+        for (from, to) in calls {
+            let (Some((index, from)), Some((other, to))) = (of_crate(from), of_crate(to)) else {
+                continue;
+            };
+            let place = |file: &str| self.files[index].iter().position(|it| it == file);
+            // `None` is less than any place.
+            if index == other && place(&to).is_some() && place(&to) < place(&from) {
+                self.again[index].push(format!("{from} calls {to}"));
+            }
+        }
+    }
+}
+
+/// Returns the number of the crate that a path is in, and the path below its `src`.
+fn of_crate(path: &str) -> Option<(usize, String)> {
+    let (_, file) = path.rsplit_once("/crates/")?;
+    let (krate, short) = file.split_once("/src/")?;
+    Some((CRATES.iter().position(|&it| it == krate)?, short.to_owned()))
 }
 
 /// Runs an operation of the program under a tool of valgrind.
@@ -276,6 +315,14 @@ fn report(paths: &[DataPath]) -> String {
     for path in paths {
         let _ = writeln!(text, "{}", path.row());
     }
+    text += AGAIN;
+    text += "The calls of a file by one that stands behind it in its row: the path comes back to\n\
+             it. The async miss is left out, as its threads have no order.\n\n\
+             | operation | folio-cache | folio-frames |\n| --- | --- | --- |\n";
+    for path in paths.iter().filter(|path| path.again.iter().any(|list| !list.is_empty())) {
+        let [cache, frames] = &path.again;
+        let _ = writeln!(text, "| {} | {} | {} |", path.name, list(cache), list(frames));
+    }
     text += "\n## Files that the paths share\n\n\
              Fields, numbers and switches, which are not counted above.\n\n\
              | operation | folio-cache | folio-frames |\n| --- | --- | --- |\n";
@@ -299,8 +346,9 @@ mod tests {
     #[test]
     fn a_file_that_is_new_on_a_path_is_reported() {
         let files = [vec!["a.rs".to_owned(), "c.rs".to_owned()], vec!["x.rs".to_owned()]];
-        let path = DataPath { name: "hit", about: "", files, shared: Default::default() };
-        let wrong = path.differences("| miss | `d.rs` | `y.rs` |\n| hit | `b.rs` → `a.rs` |  |\n");
+        let path = DataPath { name: "hit", files, ..DataPath::default() };
+        let table = "| miss | `d.rs` | `y.rs` |\n| hit | `b.rs` → `a.rs` |  |\n";
+        let wrong = path.differences(&format!("{FILES}{table}"));
         assert_eq!(
             wrong,
             [
@@ -309,7 +357,25 @@ mod tests {
                 "hit: folio-frames/x.rs is not in it",
             ]
         );
-        assert!(path.differences(&path.row()).is_empty());
+        let record = format!("{FILES}{}\n{AGAIN}\n## Others\n| hit | `o.rs` |  |\n", path.row());
+        assert_eq!(path.differences(&record), [""; 0]);
+    }
+
+    #[test]
+    fn a_call_of_a_file_before_its_caller_is_reported() {
+        let files = [["a.rs", "b.rs"].map(str::to_owned).to_vec(), vec!["a.rs".to_owned()]];
+        let mut path = DataPath { name: "hit", files, ..DataPath::default() };
+        let call = |from: &str, to: &str| (format!("/crates/{from}"), format!("/crates/{to}"));
+        path.note_calls(&BTreeSet::from([
+            call("folio-cache/src/a.rs", "folio-cache/src/b.rs"),
+            call("folio-cache/src/b.rs", "folio-frames/src/a.rs"),
+            call("folio-cache/src/b.rs", "folio-cache/src/other.rs"),
+        ]));
+        assert_eq!(path.again, [const { Vec::<String>::new() }; 2]);
+        path.note_calls(&BTreeSet::from([call("folio-cache/src/b.rs", "folio-cache/src/a.rs")]));
+        assert_eq!(path.again[0], ["b.rs calls a.rs"]);
+        let record = format!("{FILES}{}", path.row());
+        assert_eq!(path.differences(&record), ["hit: folio-cache/b.rs calls a.rs is not in it"]);
     }
 
     #[test]

@@ -77,6 +77,15 @@ const MAX_EVICTED: usize = 64;
 /// The pause of a writer between two tries.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Makes room for pages that a reader misses, from `page` on: in the share of the file's group, for
+/// the slot of `page`, and among the pages in flight, where it may wait for about a second. Returns
+/// how many of `pages` pages a request may have, or 0 if there is no room for `page`. Call with no
+/// page locked, and none in flight.
+pub(crate) fn make_room_to_read<S: Scheme>(mapping: &Mapping<S>, page: u32, pages: u32) -> u32 {
+    let room = make_room(mapping, pages as usize);
+    if room > 0 && make_slot_to_read(mapping, page) { admit(mapping, room) as u32 } else { 0 }
+}
+
 /// Makes room in the share of a file's group. Returns how many of `pages` new pages fit into it,
 /// or all if the group has no share. Call with no page locked.
 #[inline]
@@ -130,7 +139,7 @@ pub(crate) fn admit_at_once<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> us
 
 /// Returns the number of pages, of `pages` and at least one, that a request of a file may have.
 /// Waits until there may be several, for about a second. Call with no page in flight.
-pub(crate) fn admit<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
+fn admit<S: Scheme>(mapping: &Mapping<S>, pages: usize) -> usize {
     let admitted = admit_at_once(mapping, pages);
     if pages < 2 || admitted > 1 { admitted } else { wait_for_several(mapping, pages) }
 }

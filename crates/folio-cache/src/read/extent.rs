@@ -126,7 +126,11 @@ impl<'m, S: Scheme> Extent<'m, S> {
     pub(crate) fn publish(self, read: usize) -> Option<FolioRef<S>> {
         let wanted = read.min(self.locked_slots.len() * FRAME_SIZE);
         self.mapping.count(Count::WantedBytes, wanted as u64);
-        self.publish_by(read, publish_as_folios)
+        let zone = self.mapping.zone();
+        self.publish_by(read, |pages| match pages {
+            [only] => only.take().map(|locked| locked.publish_and_get(zone)),
+            several => publish_as_folios(several),
+        })
     }
 
     /// Publishes the pages like [`publish`](Self::publish). Keeps no reference, by which the first

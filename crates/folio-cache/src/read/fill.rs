@@ -16,7 +16,6 @@ use std::iter;
 use folio_ref::Scheme;
 
 use crate::memory::alloc;
-use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::extent::Extent;
 use crate::state::frames::FolioRef;
@@ -56,9 +55,9 @@ impl<S: Scheme> Drop for Report<'_, S> {
     }
 }
 
-/// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on, at most
-/// [`MOST_PAGES`](crate::state::units::MOST_PAGES), as have empty slots. Call with no page locked:
-/// it may reclaim, and so drop another mapping.
+/// Reads a page into an empty slot. Also reads as many of the `pages` pages from there on, for
+/// which there is [room](crate::memory::room::make_room_to_read), as have empty slots. Call with no
+/// page locked: it may reclaim, and so drop another mapping.
 ///
 /// # Errors
 ///
@@ -69,7 +68,6 @@ pub(crate) fn fill<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) -> io::Result<Filled<S>> {
-    let pages = room::admit(mapping, pages as usize) as u32;
     let folios = match pages {
         0 | 1 => Vec::new(),
         several => alloc::allocate_some(&mapping.shared, several as usize),

@@ -177,11 +177,9 @@ fn fill_or_pass<S: Scheme>(
     pages: u32,
     advice: Advice,
 ) -> io::Result<Filled<S>> {
-    let room = room::make_room(mapping, pages.min(MOST_PAGES) as usize) as u32;
-    let filled = if room > 0 && room::make_slot_to_read(mapping, page) {
-        fill::fill(mapping, page, room, advice)
-    } else {
-        uncached::fill_uncached(mapping, page)
+    let filled = match room::make_room_to_read(mapping, page, pages.min(MOST_PAGES)) {
+        0 => uncached::fill_uncached(mapping, page),
+        room => fill::fill(mapping, page, room, advice),
     };
     if !matches!(filled, Ok(Filled::Page(_) | Filled::Lost)) {
         mapping.give_back_leaf(page);

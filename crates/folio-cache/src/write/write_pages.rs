@@ -143,7 +143,9 @@ pub(crate) fn write_pages<'m, S: Scheme>(
     let mut done = 0;
     while done < bytes.len() {
         let part = PagePart::first(offset + done as u64, &bytes[done..])?;
-        let step = throttle::throttle(mapping).and_then(|()| match grow {
+        let is_throttled = !dirty_pages::are_few(&mapping.shared);
+        let may_write = if is_throttled { throttle::throttle(mapping) } else { Ok(()) };
+        let step = may_write.and_then(|()| match grow {
             Some(_) => grow_by(mapping, &part, &mut spare).map(|()| true),
             None => overwrite(mapping, &part, &mut spare),
         });

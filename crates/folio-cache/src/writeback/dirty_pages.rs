@@ -78,6 +78,12 @@ pub(crate) fn limit<S: Scheme>(shared: &Shared<S>) -> u64 {
     (shared.capacity() / FRAME_SIZE / 4) as u64
 }
 
+/// Returns `true` if at most half of the limit is dirty: then writers are not throttled. Racy.
+#[inline]
+pub(crate) fn are_few<S: Scheme>(shared: &Shared<S>) -> bool {
+    count(shared) <= limit(shared) / 2
+}
+
 /// Returns the number of dirty pages of sick files. Racy.
 pub(crate) fn count_sick<S: Scheme>(shared: &Shared<S>) -> u64 {
     // Relaxed: a count. It may be one too low for a moment.

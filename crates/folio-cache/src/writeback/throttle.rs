@@ -44,24 +44,17 @@ const MAX_LIMITS: u64 = 3;
 /// The time that a thread which needs memory waits for flush threads.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Throttles a writer when too much is dirty: it writes dirty pages itself. Call with no lock held
-/// except `grow`. Costs two loads while little is dirty.
+/// Throttles a writer when more than half of the limit is dirty: notifies the flusher, and beyond
+/// the limit, writes dirty pages itself. Call with no lock held except `grow`.
 ///
 /// # Errors
 ///
 /// What the backing returns for dirty pages of the same file.
-#[inline]
+#[cold]
+#[inline(never)]
 pub(crate) fn throttle<S: Scheme>(mapping: &Mapping<S>) -> io::Result<()> {
     let shared = &mapping.shared;
     let (dirty, limit) = (dirty_pages::count(shared), dirty_pages::limit(shared));
-    if dirty <= limit / 2 { Ok(()) } else { throttle_above_half(mapping, dirty, limit) }
-}
-
-/// Throttles a writer when more than half of the limit is dirty.
-#[cold]
-#[inline(never)]
-fn throttle_above_half<S: Scheme>(mapping: &Mapping<S>, dirty: u64, limit: u64) -> io::Result<()> {
-    let shared = &mapping.shared;
     if dirty.saturating_sub(dirty_pages::count_sick(shared)) > limit / 2 {
         shared.flusher.notify_now();
     }
