@@ -212,9 +212,9 @@ impl HotCold {
 
     /// Returns `true` if a page that returns, and was last used at `time`, may become hot.
     fn passes(&mut self, frames: &(impl Frames + ?Sized), page: u64, time: u16) -> bool {
-        let mut gate = std::mem::take(&mut self.gate);
-        let passes = gate.ask(page, time, || self.open_gate(frames, time));
-        self.gate = gate;
+        let run = self.gate.run_before(page, time);
+        let passes = run.is_none() && self.open_gate(frames, time);
+        self.gate.note(page, run.unwrap_or(time), passes);
         passes
     }
 

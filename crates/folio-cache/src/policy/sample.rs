@@ -50,6 +50,12 @@ fn is_miss(flags: u8) -> bool {
     flags & (FOUND | AHEAD) == AHEAD
 }
 
+/// Returns `true` if the uses that were taken of a page with these flags are one for the sample.
+/// The use by the reader of a page that was read ahead is not counted.
+fn is_use(uses: Uses, flags: u8) -> bool {
+    uses.count > 0 || is_miss(flags)
+}
+
 impl Sample {
     /// Returns an empty sample of one page in `one_in`, a power of two, for frames below `frames`.
     pub(super) fn new(frames: u32, one_in: u32) -> Self {
@@ -124,20 +130,25 @@ impl Sample {
             FrameState::Pinned => true,
             FrameState::Evictable(page) if let Some(key) = self.key(page) => {
                 let flags = &self.flags[frame as usize];
-                let (now, is_miss) = (frames.now() as u16, is_miss(flags.get()));
-                // The use by the reader of a page that was read ahead is not counted.
                 if let Some(uses) = frames.take_uses(frame)
-                    && (uses.count > 0 || is_miss)
+                    && is_use(uses, flags.get())
                 {
-                    let time = now.wrapping_sub(u16::from(uses.age));
+                    let time = self.push(frames, key, uses, flags.get());
                     let taken = if uses.count > 0 { FOUND | (time << TIME) as u8 } else { 0 };
                     flags.set(flags.get() & LISTED | taken);
-                    self.uses.get_mut().push(Found { key, time, is_miss });
                 }
                 true
             }
             FrameState::Evictable(_) | FrameState::NotCached => false,
         }
+    }
+
+    /// Adds a use that was just taken of the page with a key, which had these flags. Returns its
+    /// time.
+    fn push(&self, frames: &dyn Frames, key: u32, uses: Uses, flags: u8) -> u16 {
+        let time = (frames.now() as u16).wrapping_sub(u16::from(uses.age));
+        self.uses.borrow_mut().push(Found { key, time, is_miss: is_miss(flags) });
+        time
     }
 
     /// Returns the frames with their referenced bits, those that the sample took among them.
@@ -184,14 +195,11 @@ impl Watched<'_> {
             return uses;
         }
         flags.set(had & LISTED);
-        // The use by the reader of a page that was read ahead is not counted.
-        if uses.count > 0 || is_miss(had) {
+        if is_use(uses, had) {
             if let FrameState::Evictable(page) = self.frames.inspect(frame)
                 && let Some(key) = self.sample.key(page)
             {
-                let time = (self.frames.now() as u16).wrapping_sub(u16::from(uses.age));
-                let is_miss = is_miss(had);
-                self.sample.uses.borrow_mut().push(Found { key, time, is_miss });
+                self.sample.push(self.frames, key, uses, had);
             }
             return uses;
         }

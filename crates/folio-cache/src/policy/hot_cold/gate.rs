@@ -12,16 +12,16 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Asks the gate for a page with the time of its last use. Returns `false` for a page behind
-    /// those refused last that was used at about the time of their first one, otherwise what
-    /// `opens` returns.
-    pub(super) fn ask(&mut self, page: u64, time: u16, opens: impl FnOnce() -> bool) -> bool {
+    /// Returns the time of the first page refused, if a page with the time of its last use follows
+    /// those refused last, and was used at about that time: it is refused as well.
+    pub(super) fn run_before(&self, page: u64, time: u16) -> Option<u16> {
         let is_near = |other: u16| time.wrapping_sub(other).min(other.wrapping_sub(time)) <= 1;
-        let run = self.refused.filter(|&(next, first)| next == page && is_near(first));
-        let passes = run.is_none() && opens();
-        let first = run.map_or(time, |(_, first)| first);
+        self.refused.filter(|&(next, first)| next == page && is_near(first)).map(|(_, first)| first)
+    }
+
+    /// Notes the answer for a page, with the time of the first page of its run.
+    pub(super) fn note(&mut self, page: u64, first: u16, passes: bool) {
         self.refused = (!passes).then_some((page.wrapping_add(1), first));
-        passes
     }
 }
 
@@ -29,15 +29,24 @@ impl Gate {
 mod tests {
     use super::*;
 
+    /// Asks the gate for a page, as the policy does.
+    fn ask(gate: &mut Gate, page: u64, time: u16, opens: bool) -> bool {
+        let run = gate.run_before(page, time);
+        let passes = run.is_none() && opens;
+        gate.note(page, run.unwrap_or(time), passes);
+        passes
+    }
+
     #[test]
     fn a_run_behind_a_refused_page_is_refused() {
         let mut gate = Gate::default();
-        assert!(!gate.ask(7, 100, || false));
-        assert!(!gate.ask(8, 101, || true) && !gate.ask(9, 99, || true), "they follow page 7");
-        assert!(gate.ask(10, 102, || true), "it was used at another time");
-        assert!(gate.ask(11, 102, || true), "nothing is refused before it");
-        assert!(!gate.ask(20, u16::MAX, || false));
-        assert!(gate.ask(22, u16::MAX, || true), "page 21 did not return");
-        assert!(!gate.ask(30, u16::MAX, || false) && !gate.ask(31, 0, || true), "the clock wraps");
+        let mut ask = |page, time, opens| ask(&mut gate, page, time, opens);
+        assert!(!ask(7, 100, false));
+        assert!(!ask(8, 101, true) && !ask(9, 99, true), "they follow page 7");
+        assert!(ask(10, 102, true), "it was used at another time");
+        assert!(ask(11, 102, true), "nothing is refused before it");
+        assert!(!ask(20, u16::MAX, false));
+        assert!(ask(22, u16::MAX, true), "page 21 did not return");
+        assert!(!ask(30, u16::MAX, false) && !ask(31, 0, true), "the clock wraps");
     }
 }
