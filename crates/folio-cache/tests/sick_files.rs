@@ -14,102 +14,12 @@ use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
 use common::hanging::{Hanging, HealOnDrop, ends, within};
+use common::healthy::assert_healthy;
 use folio_cache::testing::{Call, Fault, Memory};
 use folio_cache::{Backing, Cache, File};
 
 const EIO: i32 = 5;
 const PAGE: u64 = 4096;
-
-/// Does what users do with a file, and with the cache.
-fn use_healthy(cache: &Cache, file: &File, memory: &Arc<Memory>) {
-    let (cache, file, memory) = (cache.clone(), file.clone(), memory.clone());
-    let act = |what: &str, act: Box<dyn FnOnce() + Send>| ends(what, act);
-    let clone = || (cache.clone(), file.clone(), memory.clone());
-    let (_, f, _) = clone();
-    act(
-        "a miss",
-        Box::new(move || {
-            f.invalidate();
-            assert_eq!(f.read_at(&mut [0; 8], 20 * PAGE).unwrap(), 8);
-        }),
-    );
-    let (_, f, _) = clone();
-    act(
-        "a read ahead",
-        Box::new(move || {
-            f.invalidate();
-            (0..64).for_each(|page| assert_eq!(f.read_at(&mut [0; 8], page * PAGE).unwrap(), 8));
-        }),
-    );
-    let (_, f, _) = clone();
-    act(
-        "a future",
-        Box::new(move || {
-            f.invalidate();
-            let read = pollster::block_on(f.read_at_async(&mut [0; 8], 40 * PAGE)).unwrap();
-            assert_eq!(read, 8);
-        }),
-    );
-    let (_, f, _) = clone();
-    act(
-        "a write",
-        Box::new(move || {
-            (0..300).for_each(|page| _ = f.write_at(&[3; 4096], page % 100 * PAGE).unwrap());
-        }),
-    );
-    let (_, f, m) = clone();
-    act(
-        "the flusher",
-        Box::new(move || {
-            f.write_at(b"flush me", 0).unwrap();
-            within("the flusher does not write", || m.contents().starts_with(b"flush me"));
-        }),
-    );
-    let (_, f, m) = clone();
-    act(
-        "a sync",
-        Box::new(move || {
-            f.write_at(b"sync me", 8).unwrap();
-            f.sync_data().unwrap();
-            assert_eq!(&m.durable()[8..15], b"sync me");
-        }),
-    );
-    let (c, _, m) = clone();
-    act(
-        "an open and a close",
-        Box::new(move || {
-            let other = c.open_backing(m.clone()).unwrap();
-            assert!(!other.revalidate().unwrap());
-            other.write_at(b"close me", 0).unwrap();
-            other.close().unwrap();
-            assert!(m.contents().starts_with(b"close me"));
-            let third = Arc::new(Memory::new(b"third"));
-            let other = c.open_backing(third.clone()).unwrap();
-            other.write_at(b"T", 0).unwrap();
-            drop(other);
-            assert_eq!(third.contents(), b"Third");
-        }),
-    );
-    let (_, f, _) = clone();
-    act(
-        "a truncate and a hole",
-        Box::new(move || {
-            f.set_len(99 * PAGE).unwrap();
-            f.punch_hole(PAGE, 3 * PAGE).unwrap();
-            f.set_len(100 * PAGE).unwrap();
-        }),
-    );
-    let (c, _, _) = clone();
-    act(
-        "a capacity",
-        Box::new(move || {
-            c.set_capacity(4 << 20).unwrap();
-            c.set_capacity(8 << 20).unwrap();
-        }),
-    );
-    let (c, ..) = clone();
-    act("quiesce", Box::new(move || c.quiesce()));
-}
 
 /// Makes one call on the sick file in a thread of its own, which will hang.
 fn call(file: &File, call: Call) -> thread::JoinHandle<()> {
@@ -136,11 +46,11 @@ fn a_healthy_file_works_beside_one_with_calls_that_hang() {
         file.write_at(&vec![7; 1 << 20], 0).unwrap();
         sick.hang(hangs);
         let _heal = HealOnDrop(vec![sick.clone()]);
-        let memory = Arc::new(Memory::new(&vec![2; 100 * 4096]));
-        let healthy = cache.open_backing(memory.clone()).unwrap();
         let calls = [(); 3].map(|()| call(&file, hangs));
         sick.wait_until_it_hangs();
-        use_healthy(&cache, &healthy, &memory);
+        assert_healthy(&cache, &format!("a {hangs:?} that hangs"));
+        let quiet = cache.clone();
+        ends("quiesce", move || quiet.quiesce());
         assert!(calls.iter().all(|call| !call.is_finished()), "{hangs:?} does not hang");
         sick.heal();
         for call in calls {
@@ -148,7 +58,7 @@ fn a_healthy_file_works_beside_one_with_calls_that_hang() {
         }
         file.sync_data().unwrap();
         assert!(sick.memory.durable()[..1 << 20] == vec![7; 1 << 20], "{hangs:?}");
-        drop((file, healthy));
+        drop(file);
         assert_nothing_leaked(&cache);
     }
 }

@@ -50,6 +50,7 @@ macro_rules! by_memory {
 pub(crate) use by_memory;
 
 pub(crate) mod hanging;
+pub(crate) mod healthy;
 
 use std::fmt;
 use std::fs;
