@@ -38,12 +38,16 @@
 //!  (a file, …) └──────── reclaim, migrate, offline ──┘
 //! ```
 //!
+//! A *slot* is the entry of a page in the index. A *folio* is the memory of one page, or of several
+//! that one request has read. It is *frozen* while one thread has it alone: no other can take a
+//! reference.
+//!
 //! - A hit that copies bytes takes no reference: it loads the slot, copies, and loads the slot
 //!   again. It writes nothing shared, except a referenced bit that is not set.
-//! - A hit that returns a handle writes nothing shared but the page's own reference count: index,
-//!   `try_get`, re-check (R8).
-//! - A frozen folio in the index means *in progress*. Threads that need it sleep, and none spins.
-//!   So a page that many threads miss is read once.
+//! - A hit that returns a handle writes nothing shared but the page's own reference count. It finds
+//!   the slot, takes a reference, and checks that the slot still has the page.
+//! - A frozen folio in the index means that its page is being read or written. Threads that need
+//!   it sleep, and none spins. So a page that many threads miss is read once.
 //! - A handle is an immutable snapshot. A folio that leaves the index while it is pinned belongs to
 //!   its handles alone. Their memory is unmapped after the last of them is dropped.
 //! - Pages of a file stay cached for as long as the file is open somewhere; those of a distant

@@ -157,9 +157,10 @@ impl<S: Scheme> File<S> {
     /// Returns the bytes from `offset` to the end of its page or of the file. Returns `None` at or
     /// past the end.
     ///
-    /// The handle pins its page, without a copy, unless that lies in a larger folio that others
-    /// pin: more than four times the length of the handle, and more than two pages. Then the handle
-    /// gets a copy of the page, as long as a frame is free.
+    /// The handle pins its page, without a copy. Pages that one request has read may share a folio,
+    /// which is pinned as a whole while others pin it too. If that were more than four times the
+    /// length of the handle, and more than two pages, the handle gets a copy of the page instead,
+    /// as long as a frame is free.
     ///
     /// # Errors
     ///
