@@ -1,4 +1,4 @@
-//! Pages in flight, and the wait for memory: what holds memory for a moment, and a wait for its end.
+//! Pages in flight, which hold memory for a moment, and the wait for their end.
 //!
 //! A fill holds the pages that it fills, and a write those that it will add: their frames are
 //! taken, and come back soon, as pages or free. An allocation that finds no memory waits for an end
@@ -110,7 +110,7 @@ impl Drop for Look<'_> {
     }
 }
 
-/// What holds pages in flight: a file.
+/// A file, which holds pages in flight.
 pub(crate) trait Holder {
     /// Returns the wait for memory of its cache.
     fn memory_wait(&self) -> &MemoryWait;

@@ -12,9 +12,9 @@ use folio_ref::{DefaultScheme, Scheme};
 /// Bytes of one page of a file, as they were when the handle was made. They never change: a write
 /// to a pinned page puts another page in its place.
 ///
-/// A handle pins its frame: the page is neither evicted nor moved, and the 2 MiB of memory around it
-/// cannot be given back. A handle may outlive the file and the cache. The cache's memory is unmapped after its last handle is
-/// dropped.
+/// A handle pins its frame: the page is neither evicted nor moved, and the 2 MiB of memory around
+/// it cannot be given back. A handle may outlive the file and the cache. The cache's memory is
+/// unmapped after its last handle is dropped.
 ///
 /// # Examples
 ///
