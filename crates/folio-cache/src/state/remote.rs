@@ -165,14 +165,12 @@ impl<S: Scheme> Mapping<S> {
     /// Returns the length if it is known. That of a blocking backing always is, unless a child
     /// process has invalidated the file.
     pub(crate) fn known_len(&self) -> Option<u64> {
-        match self.remote() {
+        if let Some(remote) = self.remote() {
             // Acquire: pairs with Release where the version is set, after the length.
-            Some(remote) => remote.object.is_known.load(Ordering::Acquire).then(|| self.len()),
-            None => {
-                let len = self.len();
-                (len > 0 || !self.shared.is_inherited()).then_some(len)
-            }
+            return remote.object.is_known.load(Ordering::Acquire).then(|| self.len());
         }
+        let len = self.len();
+        (len > 0 || !self.shared.is_inherited()).then_some(len)
     }
 
     /// Returns the version of a distant object if it is known.
