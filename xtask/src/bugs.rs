@@ -321,6 +321,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("crash")],
     },
     Bug {
+        name: "older-search-shared",
+        breaks: "a call fails because of a search for memory that began before the call",
+        caught_by: &[Check::Cache("lib")],
+    },
+    Bug {
         name: "last-page-whole",
         breaks: "the last page is written whole, so the file is longer than its bytes",
         caught_by: &[Check::Cache("crash")],
@@ -353,6 +358,11 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "table-not-asked",
         breaks: "a walker reads the metadata of a block that has none",
+        caught_by: &[Check::Frames],
+    },
+    Bug {
+        name: "lock-never-handed",
+        breaks: "a lock is not handed over to a thread that has slept for long",
         caught_by: &[Check::Frames],
     },
     Bug {

@@ -144,16 +144,7 @@ fn compile(copy: &Path, dependencies: &Path, more: &[&str]) -> Result<Code, Fail
             Err(error) => Err(failed(format!("rustc did not start: {error}"))),
         }
     };
-    let needs = [
-        "folio_ref",
-        "libc",
-        "lock_api",
-        "crossbeam_utils",
-        "once_cell",
-        "parking_lot",
-        "parking_lot_core",
-        "rustix",
-    ];
+    let needs = ["folio_ref", "libc", "lock_api", "crossbeam_utils", "once_cell", "rustix"];
     rustc("folio_frames", copy.join("lib.rs"), &needs, &["--cfg", "feature=\"std\""])?;
     let ours = format!("folio_frames={}", copy.join("libfolio_frames.rlib").display());
     let more = [&["--emit=asm", "--extern", &ours], more].concat();

@@ -22,6 +22,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/base/racy_copy.rs",
     "crates/folio-frames/src/base/string_copy.rs",
     "crates/folio-frames/src/index/lock.rs",
+    "crates/folio-frames/src/os/futex_lock.rs",
     "crates/folio-frames/src/os/lazy_range.rs",
     "crates/folio-frames/src/os/retire.rs",
     "crates/folio-frames/src/os/leaf_memory.rs",

@@ -217,6 +217,9 @@ fn an_unsuitable_descriptor_is_refused() {
         assert!(error.to_string().contains(reason), "{error}");
     };
     refused(fs::OpenOptions::new().write(true), "for writing only");
+    refused(fs::OpenOptions::new().append(true).read(true), "O_APPEND");
+    let path_only = OFlags::PATH.bits().cast_signed();
+    refused(fs::OpenOptions::new().read(true).custom_flags(path_only), "O_PATH");
     // A partial last page could never be written.
     refused(
         fs::OpenOptions::new()

@@ -9,12 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use common::Gated;
-use folio_cache::testing::{Call, Memory};
+use common::{Gated, StopOnDrop};
+use folio_cache::testing::{Call, Distant, Memory};
 use folio_cache::{Cache, File, OpenOptions, ReadRequest};
 use folio_frames::{FRAME_SIZE, Pfn};
 
@@ -64,7 +65,9 @@ fn in_child(act: impl FnOnce()) {
 /// The error of a cache that another process made.
 #[track_caller]
 fn assert_foreign<T>(result: io::Result<T>) {
-    let Err(error) = result else { panic!("it succeeded in the child") };
+    let Err(error) = result else {
+        panic!("it succeeded in the child: {}", panic::Location::caller())
+    };
     assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("after a fork"), "{error}");
 }
@@ -251,4 +254,120 @@ fn child_is_not_stopped_by_locks_held_at_the_fork() {
     });
     backing.open();
     writer.join().unwrap().unwrap();
+}
+
+/// Locks that threads of the parent wait for at the fork hold up no cache of the child.
+#[test]
+fn a_child_uses_a_new_cache_while_threads_of_the_parent_wait() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    numbered(&path);
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let file = cache.open(&path).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    file.invalidate();
+                    for page in 0..256 {
+                        pollster::block_on(file.read_at_async(&mut [0; 9], page * PAGE)).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..20 {
+            in_child(|| {
+                let cache: Cache = Cache::new(2 << 20).unwrap();
+                let file = cache.open(&path).unwrap();
+                let read = |page: u64| {
+                    let mut bytes = [0; 9];
+                    file.read_at(&mut bytes, page * PAGE).unwrap();
+                    assert_eq!(bytes, [page as u8; 9]);
+                    let bytes = pollster::block_on(file.bytes_async(page * PAGE, 9)).unwrap();
+                    assert_eq!(&bytes[..], [page as u8; 9]);
+                };
+                thread::scope(|scope| {
+                    (0..4).for_each(|_| _ = scope.spawn(|| (0..256).for_each(read)));
+                });
+                file.invalidate();
+                (0..256).for_each(read);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_invalidated_file_has_no_length_in_a_child() {
+    let _turn = turn();
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let near = cache.open_backing(Arc::new(Memory::new(&[7; 9000]))).unwrap();
+    let far = cache.open_async(Arc::new(Distant::new(&[7; 9000]))).unwrap();
+    for file in [near, far] {
+        assert_eq!(file.read_at(&mut [0; 9000], 0).unwrap(), 9000);
+        in_child(|| {
+            assert_eq!(file.read_at(&mut [0; 9000], 0).unwrap(), 9000);
+            assert_eq!((file.known_len(), file.try_read(&mut [0; 9], 8995)), (Some(9000), Some(5)));
+            file.invalidate();
+            // An end of the file would be an answer.
+            assert_foreign(file.read_at(&mut [0; 9], 0));
+            assert_foreign(file.bytes(5000, 10_000));
+            assert_foreign(pollster::block_on(file.len_async()));
+            assert_eq!((file.known_len(), file.try_read(&mut [0; 9], 0)), (None, None));
+            assert_eq!(file.try_bytes(0, 9), None);
+        });
+        assert_eq!(file.read_at(&mut [0; 9000], 0).unwrap(), 9000);
+    }
+}
+
+/// Has threads that hold the locks of a recording at the fork.
+struct HeldUp(mpsc::Sender<()>, Arc<Barrier>, usize);
+
+impl io::Write for HeldUp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The header comes first.
+        self.2 += 1;
+        if self.2 == 3 {
+            self.0.send(()).unwrap();
+            self.1.wait();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_child_records_no_use_of_a_page() {
+    /// More threads than a recording has buffers: the others share one.
+    const THREADS: usize = 70;
+    let _turn = turn();
+    let (sender, is_held_up) = mpsc::channel();
+    let go_on = Arc::new(Barrier::new(2));
+    let to = HeldUp(sender, go_on.clone(), 0);
+    let cache: Cache = Cache::builder().capacity(4 << 20).record_uses(to, 1).build().unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(&[7; 9000]))).unwrap();
+    let (began, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let hit = || assert_eq!(file.read_at(&mut [0; 9], 0).unwrap(), 9);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                hit();
+                began.wait();
+                end.wait();
+            });
+        }
+        began.wait();
+        // Both have the last buffer.
+        let writer = scope.spawn(|| (0..600).for_each(|_| hit()));
+        is_held_up.recv().unwrap();
+        scope.spawn(|| in_child(|| (0..600).for_each(|_| hit()))).join().unwrap();
+        go_on.wait();
+        writer.join().unwrap();
+        end.wait();
+    });
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Gated, assert_nothing_leaked};
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, File};
+use folio_cache::{Backing, Cache, File, ReadRequest};
 use pollster::block_on;
 
 const MIB: usize = 1 << 20;
@@ -250,6 +250,38 @@ fn an_impossible_shrink_is_refused_soon_and_gives_back_the_rest() {
         drop(pinned);
         cache.set_capacity(2 * MIB).unwrap();
     }
+}
+
+/// A call that makes many requests waits once, and so do many futures of one thread: otherwise this
+/// takes 40 s.
+#[test]
+fn all_that_fail_for_want_of_memory_fail_together() {
+    let cache: Cache = Cache::builder().capacity(2 * MIB).io_threads(1).build().unwrap();
+    let file = cache.open_backing(slow(16 * MIB, Duration::ZERO)).unwrap();
+    let pinned = pin_all(&file);
+    let started = Instant::now();
+    let mut bufs = vec![[0; 10]; 250];
+    let offset = |n: usize| (8 * MIB + 2 * n * PAGE) as u64;
+    let read = |(n, buf)| ReadRequest::new(buf, offset(n));
+    let mut reads: Vec<_> = bufs.iter_mut().map(|buf| &mut buf[..]).enumerate().map(read).collect();
+    file.read_many(&mut reads);
+    let kind = |error: std::io::Error| error.kind();
+    for read in reads {
+        assert_eq!(read.result.map_err(kind), Err(ErrorKind::OutOfMemory));
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let mut futures: Vec<_> = (0..250).map(|n| Box::pin(file.bytes_async(offset(n), 10))).collect();
+    for future in &mut futures {
+        assert!(future.as_mut().poll(&mut context).is_pending());
+    }
+    for future in futures {
+        assert_eq!(block_on(future).map_err(kind), Err(ErrorKind::OutOfMemory));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // A later call looks again.
+    drop(pinned);
+    assert_eq!(file.read_at(&mut [0; 10], offset(0)).unwrap(), 10);
+    assert_eq!(block_on(file.bytes_async(offset(1), 10)).unwrap().len(), 10);
 }
 
 /// Results that their futures do not take pin a part of the memory only.

@@ -113,8 +113,14 @@ pub use moving::hotplug::{Offline, OfflineError};
 pub use moving::migrate::{MigrateError, Owner, migrate, migrate_to};
 #[cfg(feature = "std")]
 pub use os::arena::{Arena, Mapped, MetadataKept};
+#[cfg(all(shuttle, feature = "std"))]
+pub use os::futex_lock::WeakLock;
+#[cfg(feature = "std")]
+pub use os::futex_lock::{FutexLock, Sleepers};
 #[cfg(feature = "std")]
 pub use os::lazy_range::LazyRange;
+#[cfg(all(shuttle, feature = "std"))]
+pub use os::lazy_range::WeakRange;
 #[cfg(feature = "std")]
 pub use os::slot_space::{LockedLeaves, SlotRange, SlotSpace};
 #[cfg(all(shuttle, feature = "std"))]

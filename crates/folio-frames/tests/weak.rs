@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use common::{Index, OURS, assert_all_free};
-use folio_frames::{Arena, FrozenFolio, Lookup, Order, Slot, UserSpace, Zone, joined_mut};
+use folio_frames::{
+    Arena, FrozenFolio, Lookup, Order, Slot, UserSpace, WeakLock, WeakRange, Zone, joined_mut,
+};
 use folio_ref::testing::explore::{Search, explore, race};
 use folio_ref::testing::stepped::AtomicU64;
 
@@ -246,4 +248,57 @@ fn a_reference_shows_the_bytes_that_were_published() {
         }
     };
     play("get_alone of a fill", |_| {}, [fill, get], |_| {});
+}
+
+/// Two threads publish a lazy range, as those do that find it reserved. A reader beside them finds
+/// the first slot if it finds the number, and what was done before: the slots are mapped.
+#[test]
+fn a_lazy_range_that_is_found_is_whole() {
+    const FIRST: usize = 4096;
+    explore("a lazy range", WEAK, || {
+        let world = Arc::new((WeakRange::default(), AtomicU64::new(0)));
+        let thread = |act: fn(&WeakRange, &AtomicU64)| -> Box<dyn FnOnce() + Send> {
+            let world = Arc::clone(&world);
+            Box::new(move || act(&world.0, &world.1))
+        };
+        let publish = |range: &WeakRange, mapped: &AtomicU64| {
+            mapped.store(1, Relaxed);
+            range.publish(512, FIRST);
+        };
+        let read = |range: &WeakRange, mapped: &AtomicU64| {
+            assert_eq!(range.first_with(512), None, "a slot past the end");
+            if let Some(first) = range.first_with(511) {
+                assert_eq!(first, FIRST, "the number came before the first slot");
+                assert_eq!(mapped.load(Relaxed), 1, "the number came before the slots");
+            }
+        };
+        race([publish, publish, read].map(thread).into());
+        assert_eq!(world.0.first_with(0), Some(FIRST));
+    });
+}
+
+/// Of three threads that lock, each gets the lock, and sees what the one before did: also one that
+/// sleeps, and one that it is handed to.
+#[test]
+fn each_owner_of_a_futex_lock_sees_what_the_last_one_did() {
+    explore("three threads lock", WEAK, || {
+        let count = Arc::new((lock_api::Mutex::<WeakLock, ()>::new(()), AtomicU64::new(0)));
+        let thread = |act: fn(&lock_api::Mutex<WeakLock, ()>, &AtomicU64)| {
+            let count = Arc::clone(&count);
+            let act: Box<dyn FnOnce() + Send> = Box::new(move || act(&count.0, &count.1));
+            act
+        };
+        let add = |lock: &lock_api::Mutex<WeakLock, ()>, count: &AtomicU64| {
+            let _guard = lock.lock();
+            count.store(count.load(Relaxed) + 1, Relaxed);
+        };
+        let try_to_add = |lock: &lock_api::Mutex<WeakLock, ()>, count: &AtomicU64| {
+            if let Some(_guard) = lock.try_lock() {
+                count.store(count.load(Relaxed) + 10, Relaxed);
+            }
+        };
+        race([add, add, try_to_add].map(thread).into());
+        let _guard = count.0.try_lock().expect("all have unlocked");
+        assert!([2, 12].contains(&count.1.load(Relaxed)), "{}", count.1.load(Relaxed));
+    });
 }

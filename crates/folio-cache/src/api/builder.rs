@@ -28,6 +28,7 @@ use crate::rt::in_flight::MemoryWait;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
+use crate::rt::searches::Searches;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
 use crate::rt::worker::Worker;
@@ -327,6 +328,7 @@ impl<S: Scheme> CacheBuilder<S> {
             sweep: AtomicU32::new(0),
             is_pinned: AtomicBool::new(false),
             memory_wait: MemoryWait::default(),
+            searches: Searches::default(),
             dirty_pages: AtomicU64::new(0),
             sick_pages: AtomicU64::new(0),
             unwritten: Mutex::default(),

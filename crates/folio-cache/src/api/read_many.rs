@@ -78,6 +78,8 @@ impl<S: Scheme> File<S> {
             return self.read_many_distant(reads);
         }
         let mapping = &*self.opened.mapping;
+        // Without memory, all wait for it once.
+        let _call = mapping.shared.searches.scope(None);
         let most = (mapping.shared.capacity() / FRAME_SIZE / SHARE) as u32;
         let mut missing = Vec::new();
         let mut pages = 0;

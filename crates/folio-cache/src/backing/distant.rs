@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::rt::lock::{Condvar, Mutex, MutexGuard};
 
 use super::remote::{
     AsyncBacking, BoxFuture, FillBuffer, FillRequest, Key, OnChange, Preferences, RemoteVersion,
@@ -360,7 +360,7 @@ fn clock() -> &'static Clock {
                     }
                     Some(_) => {
                         let due = alarms.pop().map(|alarm| alarm.2);
-                        parking_lot::MutexGuard::unlocked(&mut alarms, || {
+                        MutexGuard::unlocked(&mut alarms, || {
                             due.into_iter().for_each(Waker::wake);
                         });
                     }

@@ -111,6 +111,9 @@ impl LocalFile {
         check(name, metadata.file_type())?;
         let flags = rustix::fs::fcntl_getfl(&file)?;
         let refused = match flags {
+            _ if flags.contains(OFlags::PATH) => {
+                Some("the descriptor has O_PATH: it names a file that is not open")
+            }
             _ if flags.contains(OFlags::APPEND) => {
                 Some("the descriptor has O_APPEND: the system ignores the offset of a write")
             }

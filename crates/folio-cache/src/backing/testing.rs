@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::rt::lock::Mutex;
 
 use super::{Backing, Durable, FileId, Version, whole};
 

@@ -102,7 +102,10 @@ pub(super) fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_di
 /// Makes each read of the file miss, in a child process: the page drop would need threads and locks
 /// that a child does not have.
 pub(crate) fn invalidate_inherited<S: Scheme>(mapping: &Mapping<S>) {
-    // Relaxed: no other value follows from it. A reader that sees it finds no bytes, and the miss
-    // returns the error.
+    // Relaxed: no other value follows from it. A reader that sees it finds no bytes, or no length,
+    // and the miss returns the error.
     mapping.len.store(0, Ordering::Relaxed);
+    if let Some(remote) = mapping.remote() {
+        remote.forget_length();
+    }
 }

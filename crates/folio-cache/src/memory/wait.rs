@@ -7,12 +7,16 @@
 //!
 //! It takes no CPU but for a few looks. A thread with pages in flight never waits here, so those
 //! that this waits for come back as soon as their backings answer.
+//!
+//! The moment is one for all calls that find nothing at the same time, and for all that a call
+//! requests ([`Searches`](crate::rt::searches::Searches)).
 
 use std::time::Duration;
 
 use folio_ref::Scheme;
 
 use crate::rt::in_flight::Look;
+use crate::rt::searches::Beginning;
 use crate::rt::shim::{back_off, yield_now};
 use crate::state::shared::Shared;
 
@@ -39,7 +43,7 @@ const LOST: u32 = 1000;
 pub(super) enum Next {
     /// Looks for memory again.
     Look,
-    /// Looks at all frames, for the last time.
+    /// Looks at all frames. The last time, unless memory is in flight then.
     LookAtAll,
     Fail,
 }
@@ -52,18 +56,25 @@ pub(super) struct Wait<'c, S: Scheme> {
     pause: Duration,
     fruitless: u32,
     lost: u32,
+    /// That of the call which allocates.
+    beginning: Beginning,
+    /// The number of the look before, if it was at all frames.
+    search: Option<u64>,
 }
 
 impl<'c, S: Scheme> Wait<'c, S> {
     /// Call before the first look.
     pub(super) fn new(shared: &'c Shared<S>) -> Self {
         let look = shared.memory_wait.look();
-        Self { shared, look, yields: 0, pause: MIN_PAUSE, fruitless: 0, lost: 0 }
+        let beginning = shared.searches.beginning();
+        let (yields, pause, fruitless, lost, search) = (0, MIN_PAUSE, 0, 0, None);
+        Self { shared, look, yields, pause, fruitless, lost, beginning, search }
     }
 
     /// Waits until another look is worth it. `found`: the last look freed memory, which another
     /// thread took.
     pub(super) fn wait(&mut self, found: bool) -> Next {
+        let search = self.search.take();
         if found && self.lost < LOST {
             self.lost += 1;
             if self.lost < LOST / 4 {
@@ -77,19 +88,29 @@ impl<'c, S: Scheme> Wait<'c, S> {
             self.fruitless = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.fruitless + 1 };
             return Next::Look;
         }
+        if let Some(search) = search {
+            if !found {
+                self.shared.searches.found_nothing(search);
+            }
+            return Next::Fail;
+        }
+        if self.shared.searches.found_nothing_since(self.beginning) {
+            return Next::Fail;
+        }
         if self.yields < YIELDS {
             self.yields += 1;
             yield_now();
             return Next::Look;
         }
-        if self.pause > MAX_PAUSE {
-            return Next::Fail;
-        }
         if self.look.wait(self.pause) && self.lost < LOST {
             self.lost += 1;
             return Next::Look;
         }
-        self.pause *= 4;
-        if self.pause > MAX_PAUSE { Next::LookAtAll } else { Next::Look }
+        if self.pause < MAX_PAUSE {
+            self.pause *= 4;
+            return Next::Look;
+        }
+        self.search = Some(self.shared.searches.begin());
+        Next::LookAtAll
     }
 }

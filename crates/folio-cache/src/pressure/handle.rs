@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::pressure::source::{Headroom, PressureSource, Reading, Wait};
+use crate::rt::lock::Mutex;
 
 /// A source of memory pressure that the program drives. A clone is another handle on the same
 /// source: give one to [`Pressure::source`](crate::pressure::Pressure::source), and keep one. Each

@@ -15,7 +15,6 @@ use std::task::{Context, Poll, Waker};
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
-use parking_lot::Mutex;
 
 use crate::policy::Advice;
 use crate::read::batch;
@@ -23,6 +22,8 @@ use crate::read::prefetch;
 use crate::read::walk;
 use crate::rt::foreign::wake;
 use crate::rt::io_pool::{self, Pages};
+use crate::rt::lock::Mutex;
+use crate::rt::searches::Beginning;
 use crate::state::fill_waiters::FillWaiter;
 use crate::state::frames::Slot;
 use crate::state::mapping::Mapping;
@@ -53,6 +54,8 @@ pub(crate) struct Fetch<S: Scheme> {
     advice: Advice,
     pages: Pages,
     together: bool,
+    /// Futures that find no memory at the same time wait for it once, not one after the other.
+    beginning: Beginning,
     state: Mutex<State<S>>,
 }
 
@@ -71,8 +74,9 @@ impl<S: Scheme> Fetch<S> {
         let state = Mutex::new(State::Waiting(waker.clone()));
         // No fetch that concerns the end of the file.
         let together = count > 0 && mapping.backing().fills_together();
+        let beginning = mapping.shared.searches.now();
         let mapping = Arc::clone(mapping);
-        Arc::new(Self { mapping, offset, wanted, advice, pages, together, state })
+        Arc::new(Self { mapping, offset, wanted, advice, pages, together, beginning, state })
     }
 
     fn end(&self, found: io::Result<Found<S>>) {
@@ -153,6 +157,7 @@ impl<S: Scheme> io_pool::Fetch for Fetch<S> {
                 self.0.end(self.1.take().unwrap_or_else(panicked));
             }
         }
+        let _call = self.mapping.shared.searches.scope(Some(self.beginning));
         let mut finish = Finish(self, None);
         finish.1 = Some(walk::next_page(&self.mapping, self.offset, self.wanted, self.advice));
     }

@@ -184,7 +184,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
-    use parking_lot::Mutex;
+    use crate::rt::lock::Mutex;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use parking_lot::Mutex;
+use crate::rt::lock::Mutex;
 
 #[derive(Default)]
 struct Due {

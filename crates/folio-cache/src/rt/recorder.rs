@@ -10,10 +10,11 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use folio_uring::Process;
 
 use crate::rt::counter::{self, NUMBERS};
 use crate::rt::foreign::catch_panic;
+use crate::rt::lock::Mutex;
 
 /// The first bytes of a recording.
 pub const USES_MAGIC: &[u8; 16] = b"folio uses, v1\r\n";
@@ -39,8 +40,9 @@ pub(crate) struct Recorder {
     buffers: [CachePadded<Mutex<Vec<u64>>>; NUMBERS + 1],
     to: Mutex<Box<dyn Write + Send>>,
     has_failed: AtomicBool,
-    /// A child that was forked has a copy of the buffers, and records nothing.
-    process: u32,
+    /// A child that was forked has a copy of the buffers, and their locks may be held for ever. It
+    /// records nothing.
+    process: Process,
 }
 
 impl Recorder {
@@ -58,7 +60,7 @@ impl Recorder {
             buffers: std::array::from_fn(|_| CachePadded::default()),
             to: Mutex::new(to),
             has_failed: AtomicBool::new(false),
-            process: std::process::id(),
+            process: Process::current(),
         })
     }
 
@@ -67,7 +69,7 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn record(&self, page: u64) {
         let hash = (page ^ page >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        if hash & self.mask != 0 {
+        if hash & self.mask != 0 || !self.process.is_current() {
             return;
         }
         let mut buffer = self.buffers[counter::number()].lock();
@@ -81,7 +83,7 @@ impl Recorder {
     fn write(&self, buffer: &mut Vec<u64>) {
         let bytes: Vec<u8> = buffer.drain(..).flat_map(u64::to_le_bytes).collect();
         // Relaxed: a hint, and the lock orders the writes.
-        if self.has_failed.load(Ordering::Relaxed) || std::process::id() != self.process {
+        if self.has_failed.load(Ordering::Relaxed) {
             return;
         }
         let written = catch_panic(|| self.to.lock().write_all(&bytes)).unwrap_or_else(panicked);
@@ -94,11 +96,11 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        if !self.process.is_current() {
+            return;
+        }
         for buffer in &self.buffers {
             self.write(&mut buffer.lock());
-        }
-        if std::process::id() != self.process {
-            return;
         }
         let flushed = catch_panic(|| self.to.lock().flush()).unwrap_or_else(panicked);
         if let Err(error) = flushed {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::rt::backoff::Backoff;
 
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use crate::rt::lock::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::{AtomicU32 as Position, AtomicU64 as Length, fence};
 
@@ -73,7 +73,7 @@ pub(crate) fn back_off(_: Duration) {
 /// Waits for a notification, for at most `most`. Returns `true` if the time ended first.
 #[cfg(not(shuttle))]
 pub(crate) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, most: Duration) -> bool {
-    cond.wait_for(guard, most).timed_out()
+    cond.wait_for(guard, most)
 }
 
 #[cfg(shuttle)]
@@ -129,7 +129,7 @@ pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
 
-/// A condition variable with the interface of `parking_lot`. Each notification wakes all waiters.
+/// A condition variable with the interface of the other. Each notification wakes all waiters.
 #[cfg(shuttle)]
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use folio_uring::Process;
-use parking_lot::Mutex;
 
+use crate::rt::lock::Mutex;
 use crate::state::single_flight::SingleFlight;
 
 /// Calls that are shared, by the number of the mapping.

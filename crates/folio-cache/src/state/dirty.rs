@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::rt::lock::Mutex;
 use folio_frames::FRAME_SIZE;
-use parking_lot::Mutex;
 
 /// The numbers of dirty pages.
 #[derive(Debug, Default)]

@@ -12,9 +12,9 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use folio_uring::Process;
-use parking_lot::Mutex;
 
 use crate::backing::error::{copy, share};
+use crate::rt::lock::Mutex;
 
 /// The number of a mapping, and a page.
 type Key = (u32, u32);

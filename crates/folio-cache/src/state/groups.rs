@@ -12,10 +12,9 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
 use crate::backing::error::error;
 use crate::backing::remote::Priority;
+use crate::rt::lock::Mutex;
 use crate::state::stats::{CacheStats, Counters};
 
 /// The maximum number of groups, with the first.

@@ -7,9 +7,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::backing::error::copy;
+use crate::rt::lock::Mutex;
 
 /// The time until the flusher tries again after the first failure. It doubles with each further
 /// one.

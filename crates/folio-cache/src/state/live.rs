@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use crate::rt::lock::Mutex;
 
 /// The bits of a table.
 const BITS: usize = 4096;

@@ -40,8 +40,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
-use parking_lot::Mutex;
 
+use crate::rt::lock::Mutex;
 use crate::state::lone_misses::{LoneMisses, Miss};
 use crate::state::streams::{Bounds, Streams, Window};
 

@@ -17,10 +17,10 @@ use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
 use hashbrown::HashTable;
-use parking_lot::{Mutex, RwLock};
 
 use crate::backing::FileId;
 use crate::backing::remote::Key;
+use crate::rt::lock::{Mutex, RwLock};
 use crate::state::groups::{GroupState, file_of, group_of};
 use crate::state::mapping::Mapping;
 

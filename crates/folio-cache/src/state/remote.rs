@@ -114,6 +114,12 @@ impl<S: Scheme> Remote<S> {
         drop(before);
     }
 
+    /// Forgets the length, and takes no lock: for a child process, which learns no other.
+    pub(crate) fn forget_length(&self) {
+        // Relaxed: a reader without a length asks for it, and gets an error.
+        self.object.is_known.store(false, Ordering::Relaxed);
+    }
+
     /// Returns the backing of some open as one that blocks, and reads from it too.
     pub(crate) fn blocking(&self) -> &Arc<dyn Backing> {
         self.object.blocking.get_or_init(|| Box::new(Arc::new(Blocking(self.backing()))))
@@ -156,19 +162,22 @@ fn free_if_idle<S: Scheme>(mut state: MutexGuard<'_, RemoteState<S>>) {
 }
 
 impl<S: Scheme> Mapping<S> {
-    /// Returns the length if it is known. That of a blocking backing always is.
+    /// Returns the length if it is known. That of a blocking backing always is, unless a child
+    /// process has invalidated the file.
     pub(crate) fn known_len(&self) -> Option<u64> {
-        let is_known = match self.remote() {
+        if let Some(remote) = self.remote() {
             // Acquire: pairs with Release where the version is set, after the length.
-            Some(remote) => remote.object.is_known.load(Ordering::Acquire),
-            None => true,
-        };
-        is_known.then(|| self.len())
+            return remote.object.is_known.load(Ordering::Acquire).then(|| self.len());
+        }
+        let len = self.len();
+        (len > 0 || !self.shared.is_inherited()).then_some(len)
     }
 
     /// Returns the version of a distant object if it is known.
     pub(crate) fn known_version(&self) -> Option<RemoteVersion> {
-        let state = self.remote()?.object.state.lock();
+        let state = &self.remote()?.object.state;
+        // In a child process the lock may be held for ever.
+        let state = if self.shared.is_inherited() { state.try_lock()? } else { state.lock() };
         let validator = state.validator.clone()?;
         // Under the lock: see the invariant.
         Some(RemoteVersion { len: self.len(), validator })

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::rt::lock::Mutex;
 
 /// The requests of a cache that change a backing, or ask for its version under a lock.
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ use crate::rt::in_flight::MemoryWait;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
+use crate::rt::searches::Searches;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::{Descriptors, Watcher, Work};
 use crate::rt::worker::Worker;
@@ -64,6 +65,8 @@ pub(crate) struct Shared<S: Scheme> {
     /// The last sweep that visited all frames found none to evict: a hint.
     pub(crate) is_pinned: AtomicBool,
     pub(crate) memory_wait: MemoryWait,
+    /// The last looks of allocations that found nothing.
+    pub(crate) searches: Searches,
     /// The number of dirty pages of all files.
     pub(crate) dirty_pages: AtomicU64,
     /// The number of dirty pages of sick files.

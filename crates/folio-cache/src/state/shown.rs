@@ -6,9 +6,8 @@
 //! A handle may outlive its cache, so the counts live for ever. A new cache takes those of a cache
 //! that is gone, and of which all handles are.
 
-use parking_lot::Mutex;
-
 use crate::rt::counter::Counters;
+use crate::rt::lock::Mutex;
 
 /// The counts of caches that are gone.
 static FREE: Mutex<Vec<&Shown>> = Mutex::new(Vec::new());

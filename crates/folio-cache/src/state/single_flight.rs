@@ -1,9 +1,8 @@
 //! One call for many callers: a caller that comes while a call is under way shares the next one,
 //! and its result.
 
-use parking_lot::Mutex;
-
 use crate::backing::Durable;
+use crate::rt::lock::Mutex;
 use crate::state::sync_group::SyncGroup;
 
 /// Calls that share their result. The call that a caller shares began after the caller came, so

@@ -1,8 +1,7 @@
 //! The streams of a file: which pages its readers need next.
 //! [`Readahead`](super::readahead::Readahead) says what a stream is.
 
-use parking_lot::Mutex;
-
+use crate::rt::lock::Mutex;
 use crate::state::units::MOST_PAGES;
 
 /// The maximum number of streams of one file.

@@ -20,9 +20,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_frames::FRAME_SIZE;
-use parking_lot::Mutex;
 
 use crate::backing::remote::Key;
+use crate::rt::lock::Mutex;
 use crate::state::range_set::RangeSet;
 
 /// The unsynced bytes of a mapping.

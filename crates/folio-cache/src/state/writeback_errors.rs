@@ -8,9 +8,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::backing::error::copy;
+use crate::rt::lock::Mutex;
 
 /// The newest writeback error of a mapping.
 #[derive(Debug, Default)]

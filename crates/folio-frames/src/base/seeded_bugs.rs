@@ -96,3 +96,10 @@ pub(crate) fn head_last<T>(tails: impl Iterator<Item = T>, head: T) -> impl Iter
     let (before, after) = if is_broken { (Some(head), None) } else { (None, Some(head)) };
     before.into_iter().chain(tails).chain(after)
 }
+
+/// A lock is not handed over to a thread that has slept for long.
+#[cfg(feature = "std")]
+#[inline(always)]
+pub(crate) fn lock_never_handed() -> bool {
+    broken!("lock-never-handed")
+}

@@ -48,13 +48,9 @@ impl<P: Platform, T> LazyRange<P, T> {
     /// Returns a slot, or `None` if there is no range or it has fewer slots.
     #[inline(always)]
     pub fn get(&self, slot: usize) -> Option<&Slot<P>> {
-        // Acquire: pairs with Release in publish. `first` is stored, and the slots are mapped.
-        if slot >= self.len.load(Ordering::Acquire) {
-            return None;
-        }
-        // Relaxed: ordered by the load above.
-        let first = self.first.load(Ordering::Relaxed);
-        // SAFETY: `first` names the slots of `reserved`, which has `len` of them.
+        let first = first_with(&self.len, &self.first, slot)?;
+        debug_assert!(!first.is_null(), "slot {slot} of a range that is not published");
+        // SAFETY: `first` names the slots of `reserved`, which has more than `slot` of them.
         let slot = unsafe { first.add(slot) };
         // SAFETY: as above. The range stays until this is dropped, and its slots are atomics.
         Some(unsafe { &*slot })
@@ -77,19 +73,102 @@ impl<P: Platform, T> LazyRange<P, T> {
     }
 
     fn publish(&self, range: &SlotRange<P>) {
-        // Relaxed: the number is only compared.
-        if self.len.load(Ordering::Relaxed) == 0 {
-            // Relaxed: published by the store below. All threads store the same.
-            self.first.store(range.first().as_ptr(), Ordering::Relaxed);
-            // Release: pairs with Acquire in get.
-            self.len.store(range.len(), Ordering::Release);
-        }
+        publish(&self.len, &self.first, (range.len(), range.first().as_ptr()));
     }
 
     /// Forgets the range: its addresses stay reserved for as long as the process lives.
     pub fn leak(&mut self) {
         *self.len.get_mut() = 0;
         mem::forget(mem::take(&mut self.reserved));
+    }
+}
+
+/// A word of the processor's memory, or of the weak one that tests play.
+trait Word<T> {
+    #[track_caller]
+    fn load(&self, order: Ordering) -> T;
+    #[track_caller]
+    fn store(&self, value: T, order: Ordering);
+}
+
+/// Returns the first slot of a range that has more than `slot` slots.
+#[inline(always)]
+fn first_with<F>(len: &impl Word<usize>, first: &impl Word<F>, slot: usize) -> Option<F> {
+    // Acquire: pairs with Release in publish. `first` is stored, and the slots are mapped.
+    if slot >= len.load(Ordering::Acquire) {
+        return None;
+    }
+    // Relaxed: ordered by the load above.
+    Some(first.load(Ordering::Relaxed))
+}
+
+/// Publishes the number of slots and the first one, unless another thread has.
+#[inline]
+fn publish<F>(len: &impl Word<usize>, first: &impl Word<F>, range: (usize, F)) {
+    // Relaxed: the number is only compared.
+    if len.load(Ordering::Relaxed) == 0 {
+        // Relaxed: published by the store below. All threads store the same.
+        first.store(range.1, Ordering::Relaxed);
+        // Release: pairs with Acquire in first_with.
+        len.store(range.0, Ordering::Release);
+    }
+}
+
+impl Word<usize> for AtomicUsize {
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> usize {
+        self.load(order)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: usize, order: Ordering) {
+        self.store(value, order);
+    }
+}
+
+impl<T> Word<*mut T> for AtomicPtr<T> {
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> *mut T {
+        self.load(order)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: *mut T, order: Ordering) {
+        self.store(value, order);
+    }
+}
+
+#[cfg(shuttle)]
+impl Word<usize> for folio_ref::testing::stepped::AtomicU64 {
+    #[track_caller]
+    fn load(&self, order: Ordering) -> usize {
+        self.load(order) as usize
+    }
+
+    #[track_caller]
+    fn store(&self, value: usize, order: Ordering) {
+        self.store(value as u64, order);
+    }
+}
+
+/// The two words of a [`LazyRange`] over a weak memory, for tests. The first slot is a number.
+#[cfg(shuttle)]
+#[derive(Debug, Default)]
+pub struct WeakRange {
+    len: folio_ref::testing::stepped::AtomicU64,
+    first: folio_ref::testing::stepped::AtomicU64,
+}
+
+#[cfg(shuttle)]
+impl WeakRange {
+    /// Returns the first slot as [`LazyRange::get`] finds it.
+    pub fn first_with(&self, slot: usize) -> Option<usize> {
+        first_with(&self.len, &self.first, slot)
+    }
+
+    /// Publishes a range as [`LazyRange`] does.
+    pub fn publish(&self, len: usize, first: usize) {
+        publish(&self.len, &self.first, (len, first));
     }
 }
 

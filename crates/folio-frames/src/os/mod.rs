@@ -3,6 +3,8 @@
 #[cfg(feature = "std")]
 pub(crate) mod arena;
 #[cfg(feature = "std")]
+pub(crate) mod futex_lock;
+#[cfg(feature = "std")]
 pub(crate) mod lazy_range;
 #[cfg(feature = "std")]
 pub(crate) mod leaf_memory;

@@ -23,7 +23,6 @@ use std::io;
 use std::sync::Arc;
 use std::vec::Vec;
 
-use parking_lot::Mutex;
 use rustix::mm::{mmap_anonymous, munmap};
 
 use crate::base::ids::FRAME_SIZE;
@@ -32,6 +31,7 @@ use crate::base::seeded_bugs::{leaf_closed_in_use, leaf_version_forgotten};
 use crate::index::closed::Versions;
 use crate::index::entry::FIRST_VERSION;
 use crate::index::slot::Slot;
+use crate::os::futex_lock::FutexLock;
 use crate::os::leaf_memory::{
     Address, FLAGS, GROUP_BYTES, LEAF, LEAF_BYTES, LeafMemory, PROTECTION, forbid_huge_pages,
     max_spares,
@@ -45,6 +45,8 @@ pub struct SlotSpace<P: Platform> {
     inner: Arc<Inner>,
     platform: PhantomData<fn() -> P>,
 }
+
+type Mutex<T> = lock_api::Mutex<FutexLock, T>;
 
 struct Inner {
     state: Mutex<State>,

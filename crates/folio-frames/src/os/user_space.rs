@@ -1,5 +1,4 @@
-//! The platform of a process: `parking_lot`'s lock, a number per thread, and sleeping on an
-//! address.
+//! The platform of a process: its lock, a number per thread, and sleeping on an address.
 
 use core::marker::PhantomData;
 #[cfg(feature = "track")]
@@ -42,7 +41,7 @@ std::thread_local! {
 impl<S: Scheme> Platform for UserSpace<S> {
     type Scheme = S;
     #[cfg(not(shuttle))]
-    type Lock = parking_lot::RawMutex;
+    type Lock = crate::os::futex_lock::FutexLock;
     #[cfg(shuttle)]
     type Lock = crate::SteppedLock;
 
@@ -82,20 +81,12 @@ impl<S: Scheme> Platform for UserSpace<S> {
 
     #[cfg(not(shuttle))]
     fn wait(key: usize, still: &dyn Fn() -> bool) {
-        let park_token = parking_lot_core::DEFAULT_PARK_TOKEN;
-        // SAFETY: `still` loads an atomic: it neither panics nor calls into parking_lot. The other
-        // two callbacks do nothing. The key is an address that only this crate parks on.
-        unsafe {
-            parking_lot_core::park(key, still, || {}, |_, _| {}, park_token, None);
-        }
+        crate::os::futex_lock::wait(key, still);
     }
 
     #[cfg(not(shuttle))]
     fn wake_all(key: usize) {
-        // SAFETY: the key is an address that only this crate parks on.
-        unsafe {
-            parking_lot_core::unpark_all(key, parking_lot_core::DEFAULT_UNPARK_TOKEN);
-        }
+        crate::os::futex_lock::wake_all(key);
     }
 
     fn unwinding() -> bool {
@@ -135,10 +126,10 @@ mod table {
     use core::panic::Location;
     use std::collections::BTreeMap;
 
-    use parking_lot::Mutex;
-
     use crate::base::ids::Pfn;
+    use crate::os::futex_lock::FutexLock;
 
+    type Mutex<T> = lock_api::Mutex<FutexLock, T>;
     type Shard = Mutex<BTreeMap<(usize, Pfn, &'static Location<'static>), u32>>;
 
     const SHARDS: usize = 256;
