@@ -67,7 +67,8 @@ pub(super) fn reclaim_by_policy<S: Scheme>(
             }
             // Evict in the order chosen: a victim given back goes to the tail of the queue, which
             // would scatter the pages of one folio.
-            let max = wanted.saturating_add(wanted / 2).saturating_sub(freed);
+            let named = victims.len() - n;
+            let max = wanted.saturating_add(wanted / 2).saturating_sub(freed).max(named);
             let Some((pages, frames)) = evictor.evict(n, max, |_, _| victim.is_folio_cold) else {
                 fruitless += 1;
                 failed.push(victim.pfn);

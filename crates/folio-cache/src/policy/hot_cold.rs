@@ -24,6 +24,7 @@
 //!   the times of the last uses (Jiang and Zhang, SIGMETRICS 2002). In a loop larger than memory no
 //!   page passes the gate: most of the hot pages stay and hit. LRU, CLOCK and S3-FIFO would replace
 //!   each page shortly before it is used. Pages behind one that is refused are refused with it.
+//! - **Runs.** Pages of a distant store that came together are judged alike (`runs.rs`).
 //! - **The plan.** A loop wants a queue as short as possible. Pages that are popular for a while
 //!   want a fifth of the memory. Windows that move on, and sweeps back and forth, want no queue but
 //!   the order of last uses, as LRU has it (`last_use.rs`). [`Trials`] runs three small caches with
@@ -38,6 +39,7 @@ use std::collections::VecDeque;
 
 use gate::Gate;
 use queue_share::{COLD, QueueShare};
+use runs::Runs;
 
 use super::ghosts::Ghosts;
 use super::plan::Plan;
@@ -48,6 +50,7 @@ mod aside;
 mod gate;
 mod last_use;
 mod queue_share;
+mod runs;
 
 /// The young half of the queue is one in this many of its frames.
 const YOUNG: u32 = 5;
@@ -65,9 +68,6 @@ const REMEMBERED: u16 = (TICKS * 3 / 2) as u16;
 /// remembered.
 const GHOSTS: u32 = 2;
 
-/// The maximum number of hot pages that are visited to let one page pass the gate.
-const GATE_VISITS: usize = 16;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// No page that was inserted.
@@ -84,6 +84,8 @@ enum Place {
 const IN_RING: u8 = 1;
 /// A frame is in the queue of those set aside.
 const IN_ASIDE: u8 = 2;
+/// The page in a frame came from a distant store, perhaps with others.
+const IN_RUN: u8 = 4;
 
 /// The pages set aside that are visited for each victim, and in each choice of victims: so many
 /// more come back, when they are not pinned any more, than leave.
@@ -101,13 +103,14 @@ pub struct HotCold {
     /// The hot clock, with the hand at its front. A frame that is no longer hot stays in it until
     /// the hand comes.
     ring: VecDeque<u32>,
-    /// By frame: [`IN_RING`] and [`IN_ASIDE`], once in each.
-    queued: Vec<u8>,
+    /// By frame: [`IN_RING`] and [`IN_ASIDE`], once in each, and [`IN_RUN`].
+    flags: Vec<u8>,
     /// Pinned frames, so that they are not visited each time. A frame that is no longer set aside
     /// stays here until its turn.
     aside: VecDeque<u32>,
     ghosts: Ghosts,
     gate: Gate,
+    runs: Runs,
     /// The number of hot frames.
     hot: u32,
     frames: u32,
@@ -144,10 +147,11 @@ impl HotCold {
             young: VecDeque::new(),
             old: VecDeque::with_capacity(frames as usize),
             ring: VecDeque::with_capacity(frames as usize),
-            queued: vec![0; frames as usize],
+            flags: vec![0; frames as usize],
             aside: VecDeque::new(),
             ghosts: Ghosts::new(ghosts),
             gate: Gate::default(),
+            runs: Runs::default(),
             hot: 0,
             frames,
             now: 0,
@@ -178,20 +182,21 @@ impl HotCold {
 
     /// Notes that a frame is in a queue. Returns `false` if it was there.
     fn enqueue(&mut self, frame: u32, queue: u8) -> bool {
-        let queued = &mut self.queued[frame as usize];
-        let is_new = *queued & queue == 0;
-        *queued |= queue;
+        let flags = &mut self.flags[frame as usize];
+        let is_new = *flags & queue == 0;
+        *flags |= queue;
         is_new
     }
 
     /// Notes that a frame left a queue.
     fn dequeue(&mut self, frame: u32, queue: u8) {
-        self.queued[frame as usize] &= !queue;
+        self.flags[frame as usize] &= !queue;
     }
 
     /// Makes a frame hot.
     fn heat(&mut self, frame: u32, lives: u8) {
         self.set(frame, Place::Hot(lives));
+        self.runs.note_hot();
         if self.enqueue(frame, IN_RING) {
             self.ring.push_back(frame);
         }
@@ -210,36 +215,6 @@ impl HotCold {
         }
     }
 
-    /// Returns `true` if a page that returns, and was last used at `time`, may become hot.
-    fn passes(&mut self, frames: &(impl Frames + ?Sized), page: u64, time: u16) -> bool {
-        let run = self.gate.run_before(page, time);
-        let passes = run.is_none() && self.open_gate(frames, time);
-        self.gate.note(page, run.unwrap_or(time), passes);
-        passes
-    }
-
-    /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
-    fn open_gate(&mut self, frames: &(impl Frames + ?Sized), time: u16) -> bool {
-        for _ in 0..GATE_VISITS {
-            let Some((frame, lives)) = self.next() else { break };
-            if self.is_used(frames, frame, lives) {
-                self.ring.push_back(frame);
-                continue;
-            }
-            // Ages are compared, not times, because the clock wraps around.
-            let now = self.now;
-            let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
-            if is_older {
-                self.dequeue(frame, IN_RING);
-                self.chill(frame);
-            } else {
-                self.ring.push_back(frame);
-            }
-            return is_older;
-        }
-        false
-    }
-
     /// Makes a hot page cold. Returns `false` if none can be evicted, or if `visits` ran out.
     fn cool_one(&mut self, frames: &(impl Frames + ?Sized), visits: &mut Visits) -> bool {
         while visits.are_left()
@@ -252,8 +227,13 @@ impl HotCold {
                     visits.pinned += 1;
                     self.set_aside(frame, lives + 1);
                 }
-                FrameState::Evictable(_) if !self.is_used(frames, frame, lives) => {
+                FrameState::Evictable(page) if !self.is_used(frames, frame, lives) => {
+                    self.dequeue(frame, IN_RING);
                     self.chill(frame);
+                    if self.flags[frame as usize] & IN_RUN != 0 {
+                        self.cool_run(frames, page);
+                    }
+                    return true;
                 }
                 FrameState::Evictable(_) => {
                     self.ring.push_back(frame);
@@ -261,9 +241,6 @@ impl HotCold {
                 }
             }
             self.dequeue(frame, IN_RING);
-            if self.places[frame as usize] == Place::Cold {
-                return true;
-            }
         }
         false
     }
@@ -296,7 +273,13 @@ impl HotCold {
         // Enough for each page to lose all lives, become cold, be found used, and be visited again.
         let known = self.ring.len() + self.young.len() + self.old.len();
         let mut visits = Visits { left: (usize::from(MAX_LIVES) + 3) * known, pinned: 0 };
-        while victims.len() < wanted && visits.are_left() {
+        let most = wanted + self.most_of_run() as usize;
+        // The page behind the last victim, if that belongs to a run.
+        let mut next = None;
+        while visits.are_left()
+            && (victims.len() < wanted
+                || victims.len() < most && next.is_some_and(|page| self.is_next_cold(frames, page)))
+        {
             visits.left -= 1;
             if self.hot > self.max_hot() {
                 self.cool_one(frames, &mut visits);
@@ -331,6 +314,7 @@ impl HotCold {
                     Some(_) => {
                         self.ghosts.insert(page, self.times[frame as usize]);
                         victims.push(frame);
+                        next = self.behind_victim(frame, page);
                     }
                 },
             }
@@ -352,8 +336,15 @@ impl HotCold {
         if self.plan == Plan::LastUse {
             return self.heat(frame, 0);
         }
-        let is_hot =
-            self.hot < self.max_hot() || ghost.is_some_and(|time| self.passes(frames, page, time));
+        let is_run = self.flags[frame as usize] & IN_RUN != 0;
+        let like_last = self.runs.answer(page).filter(|_| is_run);
+        let is_hot = like_last.unwrap_or_else(|| {
+            self.hot + self.runs.beyond() < self.max_hot()
+                || ghost.is_some_and(|time| self.passes(frames, page, time))
+        });
+        if is_run {
+            self.runs.note(page, is_hot, like_last.is_some(), self.most_of_run());
+        }
         if is_hot {
             self.heat(frame, 0);
         } else {
@@ -361,6 +352,15 @@ impl HotCold {
             self.young.push_back(frame);
             self.age(frames);
         }
+    }
+
+    /// Puts a page in, and follows the plan that the trials choose.
+    fn come(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+        let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
+        self.put(&trials.sample.watch(frames), frame, page);
+        let plan = trials.inserted(frames, frame, page);
+        self.set_plan(plan);
+        self.trials = Some(trials);
     }
 
     /// Names up to `wanted` victims, and takes back pages that were set aside.
@@ -415,9 +415,11 @@ impl Policy for HotCold {
     fn insert_advised(&mut self, frames: &dyn Frames, frame: u32, page: u64, advice: Advice) {
         // The page that was in the frame left unseen, and its place in the queue stays.
         if advice != Advice::Once || self.places[frame as usize] == Place::Cold {
-            return self.insert(frames, frame, page);
+            self.flags[frame as usize] |= IN_RUN;
+            return self.come(frames, frame, page);
         }
         // The next victim: it displaces no other page.
+        self.flags[frame as usize] &= !IN_RUN;
         self.count_new();
         // Unless it is used, its ghost is too old to count as one.
         self.times[frame as usize] = self.now.wrapping_sub(REMEMBERED + 1);
@@ -426,11 +428,8 @@ impl Policy for HotCold {
     }
 
     fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
-        self.put(&trials.sample.watch(frames), frame, page);
-        let plan = trials.inserted(frames, frame, page);
-        self.set_plan(plan);
-        self.trials = Some(trials);
+        self.flags[frame as usize] &= !IN_RUN;
+        self.come(frames, frame, page);
     }
 
     fn pick_victims(&mut self, frames: &dyn Frames, wanted: usize, victims: &mut Vec<u32>) {
@@ -471,6 +470,8 @@ impl Policy for HotCold {
     fn moved(&mut self, frames: &dyn Frames, from: u32, to: u32) {
         self.times[to as usize] = self.times[from as usize];
         self.used[to as usize] = self.used[from as usize];
+        let in_run = self.flags[from as usize] & IN_RUN;
+        self.flags[to as usize] = self.flags[to as usize] & !IN_RUN | in_run;
         // The frame may hold another page by now: keep its place in the queue.
         match (self.places[from as usize], self.places[to as usize]) {
             (Place::Hot(lives), Place::Unknown | Place::Hot(_)) => self.heat(to, lives),

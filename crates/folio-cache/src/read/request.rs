@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_frames::{FRAME_SIZE, Level, joined_mut};
+use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::{Scheme, broken};
 use smallvec::SmallVec;
 
@@ -49,6 +49,9 @@ pub(crate) const IN_FLIGHT_SHARE: usize = 4;
 /// While memory is short, gaps up to one part in this many of the longest are read through: their
 /// pages are not kept then.
 const SHORT_GAP: u64 = 4;
+/// Memory is short if less than one part in this many is free: a run of pages that left makes room
+/// for a moment.
+const FREE_SHARE: u32 = 16;
 
 /// The pauses of a request that finds no memory, 85 ms in all.
 const PAUSES: [Duration; 4] = [
@@ -90,7 +93,8 @@ pub(crate) struct How {
 /// Returns what limits the requests of a backing.
 pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking) -> Limits {
     let preferences = backing.preferences();
-    let is_short = !mapping.shared.zone().is_at_least(Level::Enough);
+    let zone = mapping.shared.zone();
+    let is_short = zone.free_frames() < zone.online_frames() / FREE_SHARE;
     let gap_bytes = preferences.gap_bytes / if is_short { SHORT_GAP } else { 1 };
     // Two requests fit into the memory for those in flight.
     let most = (mapping.shared.remote_permits.most_weight() / 2).max(1) as u64;

@@ -400,6 +400,12 @@ impl<S: Scheme> Memmap<S> {
         self.clear_referenced(index);
     }
 
+    /// Gives a frame the uses of another one, perhaps of another zone: its page moves here.
+    pub(crate) fn copy_uses(&self, index: u32, from: &Self, from_index: u32) {
+        let own_time = (!core::ptr::eq(self, from)).then_some(&self.clock);
+        self.last_use(index).copy(from.last_use(from_index), own_time);
+    }
+
     pub(crate) fn clear_referenced(&self, index: u32) {
         self.last_use(index).clear();
     }

@@ -144,6 +144,16 @@ impl Use {
         Some(Uses { count: seen / ONE, age })
     }
 
+    /// Becomes as another one, for a page that moves. The time of its last use is now, if the other
+    /// one has another clock.
+    pub(crate) fn copy(&self, other: &Self, own_time: Option<&Clock>) {
+        let seen = other.load();
+        match own_time {
+            Some(clock) if seen >= ONE => self.store((seen & !TIME) | (clock.now() as u8 & TIME)),
+            _ => self.store(seen),
+        }
+    }
+
     /// Forgets the uses. Stores only a change: the line is shared with 63 other frames.
     pub(crate) fn clear(&self) {
         if self.is_set() {
@@ -168,6 +178,22 @@ mod tests {
         used.count(&clock, 1);
         (0..70).for_each(|_| clock.tick(128));
         assert_eq!(used.take(&clock), Some(Uses { count: 1, age: 70 % 64 }));
+    }
+
+    #[test]
+    fn a_page_that_moves_keeps_its_uses() {
+        let (clock, other) = (Clock::new(4096), Clock::new(4096));
+        (0..9).for_each(|_| other.tick(0));
+        let [from, to] = [0, 0].map(|byte| Use(AtomicU8::new(byte)));
+        (0..2).for_each(|_| _ = from.count(&clock, 1));
+        (0..5).for_each(|_| clock.tick(0));
+        to.copy(&from, None);
+        assert_eq!(to.take(&clock), Some(Uses { count: 2, age: 5 }));
+        to.copy(&from, Some(&other));
+        assert_eq!(to.take(&other), Some(Uses { count: 2, age: 0 }), "another clock");
+        from.set_readahead(true);
+        to.copy(&from, Some(&other));
+        assert!(to.is_readahead() && to.count(&other, 1), "the marker moved too");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | 2. take the page lock, and check that the slot still holds this folio | releasing the page lock |
 //! | 3. allocate the target, frozen | releasing the page lock |
 //! | 4. freeze the folio; if it is pinned, it is busy | freeing the target, releasing the page lock |
-//! | 5. copy bytes, kind, owner data and the dirty bit | cannot fail |
+//! | 5. copy bytes, kind, owner data, the dirty bit and the uses | cannot fail |
 //! | 6. replace the folio in the slot by the target, which opens it | |
 //! | 7. free the old folio | |
 
@@ -251,6 +251,7 @@ fn copy<P: Platform>(old: &FrozenFolio<P>, target: &mut FrozenFolio<P>) {
     target.as_mut_slice().copy_from_slice(old.as_slice());
     target.set_owner(old.kind(), old.owner_data());
     target.set_dirty(old.is_dirty());
+    target.copy_uses(old);
     P::trace(Event::MigratedHere, || target.pfn());
 }
 

@@ -391,6 +391,13 @@ impl<P: Platform> FrozenFolio<P> {
         self.zone.memmap.set_readahead(self.index, is_marker);
     }
 
+    /// Gives each frame the uses of that of another folio of this size, which moves here.
+    pub(crate) fn copy_uses(&mut self, from: &Self) {
+        for n in 0..self.order().frames() {
+            self.zone.memmap.copy_uses(self.index + n, &from.zone.memmap, from.index + n);
+        }
+    }
+
     /// Returns the bytes of the whole folio.
     pub fn as_slice(&self) -> &[u8] {
         let (at, len) = (self.zone.address(self.index), self.order().bytes());
