@@ -215,8 +215,9 @@ impl<P: Platform> Zone<P> {
         );
         let frames = self.blocks.of(first).frames();
         assert!(frames > 0, "block {block} has no frame in the memory map");
-        self.gauge.add_online(frames);
+        // First: it panics if the block is online.
         self.put_online(&mut buddy, first);
+        self.gauge.add_online(frames);
     }
 
     /// Gives a range of blocks that were never online to the allocator, and defers their
