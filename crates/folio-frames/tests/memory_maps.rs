@@ -427,7 +427,7 @@ fn a_zone_of_a_map_is_built_in_place() {
     assert_is_map(zone, &pfns(&map));
 }
 
-/// Makes a zone whose frames never come online.
+/// Makes a zone of which no frame comes online.
 fn offline_zone(first: u64, frames: u32, direct_map: usize) -> Zone<UserSpace> {
     let len = Zone::<UserSpace>::layout(frames).size();
     let metadata = addresses(len);
