@@ -80,14 +80,20 @@ fn miri(seeds: u32) -> Result<(), Failure> {
     let target = target_dir().join("miri");
     let word = "run nightly cargo miri test -p folio-ref --test transitions";
     step::run("the word, by Miri", nightly(word).env("CARGO_TARGET_DIR", &target))?;
-    let mut frames = nightly("run nightly cargo miri test -p folio-frames --test racing");
-    // Zones live forever on purpose, so their memory is no leak.
-    let flags =
-        format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
-    step::run(
-        "the frames, by Miri",
-        frames.env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags),
-    )
+    // A schedule of the guest takes a minute.
+    for (name, test, seeds) in
+        [("the frames", "racing", seeds), ("a guest's memory", "guest_memory", seeds / 8)]
+    {
+        let frames = format!("run nightly cargo miri test -p folio-frames --test {test}");
+        // Zones live forever on purpose, so their memory is no leak.
+        let flags =
+            format!("-Zmiri-ignore-leaks -Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}");
+        step::run(
+            &format!("{name}, by Miri"),
+            nightly(&frames).env("CARGO_TARGET_DIR", &target).env("MIRIFLAGS", flags),
+        )?;
+    }
+    Ok(())
 }
 
 /// Proves the invariant for any number of threads, by z3. Its Python package is installed from

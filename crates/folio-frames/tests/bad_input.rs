@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, arena, assert_all_free, order};
 use folio_frames::{
-    BLOCK_ORDER, FolioRefs, FrozenFolio, Level, MigrateError, MigrateType, OfflineError, Order,
-    Owner, Pfn, PfnRange, Slot, UserSpace, Watermarks, Zone, migrate, put_all,
+    BLOCK_ORDER, FolioRefs, FrozenFolio, Kind, Level, MigrateError, MigrateType, OfflineError,
+    Order, Owner, Pfn, PfnRange, Slot, UserSpace, Watermarks, Zone, migrate, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -422,4 +422,15 @@ fn put_all_frees_the_folios_without_another_reference() {
     drop(other);
     folio.freeze().expect("the last reference").free();
     assert_all_free(zone);
+}
+
+#[test]
+fn a_wrong_kind_is_refused_before_it_costs_a_frame() {
+    let arena = arena::<DefaultScheme>(1);
+    let free = arena.zone().free_frames();
+    for kind in [Kind::FREE, Kind::HOLE, Kind::INTERIOR] {
+        let refused = catch_unwind(AssertUnwindSafe(|| arena.zone().alloc(Order::ZERO, kind, 0)));
+        assert!(refused.is_err(), "{kind:?}");
+    }
+    assert_eq!(arena.zone().free_frames(), free);
 }

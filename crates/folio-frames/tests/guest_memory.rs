@@ -243,6 +243,7 @@ fn an_adoption_around_a_folio_is_reported() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri does not map memory as an arena does")]
 fn a_zone_with_its_own_allocator_adopts_nothing() {
     let arena = folio_frames::Arena::<UserSpace>::new(2 << 20, &[]).unwrap();
     let first = arena.zone().pfns().start;

@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::iter;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
 use common::{Index, OURS, order};
@@ -15,7 +16,7 @@ use folio_frames::{
     OfflineError, Order, Pfn, PfnRange, Refusal, UserSpace, Zone,
 };
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitLow};
-use folio_ref::{DefaultScheme, Scheme};
+use folio_ref::{CHECKS, DefaultScheme, Scheme};
 use proptest::prelude::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 
@@ -398,4 +399,93 @@ fn a_map_without_a_whole_frame_makes_no_zone() {
     let map = MemoryMap::new(&mut usable, &mut []);
     assert_eq!((map.frames(), map.span().frames(), map.blocks().count()), (0, 0, 0));
     zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
+}
+
+/// Returns the message of a panic.
+fn message<T>(act: impl FnOnce() -> T) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(act()))).expect_err("a panic");
+    *panic.downcast::<String>().expect("a message")
+}
+
+#[test]
+fn a_zone_of_a_map_is_built_in_place() {
+    let mut usable = [0x3000..0x20_0000, 0x20_0000..0x40_1000];
+    let map = MemoryMap::new(&mut usable, &mut []);
+    let frames = map.span().frames() as u32;
+    let metadata = addresses(Zone::<UserSpace>::layout(frames).size());
+    map_pages(metadata, &(0..Zone::<UserSpace>::layout(frames).size()), 0);
+    let bytes = addresses(map.span().frames() as usize * PAGE);
+    map_pages(bytes, &(3 * PAGE..0x401 * PAGE), 0);
+    let metadata = NonNull::new(metadata).expect("a mapping is not at 0");
+    let place = Box::leak(Box::<Zone<UserSpace>>::new_uninit());
+    let start = place.as_ptr();
+    // SAFETY: both mappings belong to the zone alone, and are never unmapped.
+    let zone =
+        unsafe { Zone::from_map_in(place, metadata, MemmapMemory::Zeroed, &map, bytes, &[]) };
+    assert_eq!(ptr::from_ref(zone), start);
+    online(zone);
+    assert_is_map(zone, &pfns(&map));
+}
+
+/// Makes a zone of which no frame comes online.
+fn offline_zone(first: u64, frames: u32, direct_map: usize) -> Zone<UserSpace> {
+    let len = Zone::<UserSpace>::layout(frames).size();
+    let metadata = addresses(len);
+    map_pages(metadata, &(0..len), 0);
+    let metadata = NonNull::new(metadata).expect("a mapping is not at 0");
+    let (first, bytes) = (Pfn::new(first), ptr::without_provenance_mut(direct_map));
+    // SAFETY: the metadata is the zone's.
+    unsafe { Zone::new(metadata, MemmapMemory::Zeroed, first, frames, bytes, &[]) }
+}
+
+#[test]
+fn a_zone_of_wrong_parts_is_refused() {
+    let text = message(|| offline_zone(0, 0, 0));
+    assert!(text.starts_with("a zone of 0 frames: it must have some"), "{text}");
+    let text = message(|| offline_zone(0, 100, 0));
+    assert!(text.contains("100 is not a multiple of 512"), "{text}");
+    let text = message(|| offline_zone(512, 512, 0));
+    assert!(text.contains("pfn 0x200 is not a multiple of 1024"), "{text}");
+    let text = message(|| offline_zone(u64::MAX - 1023, 1024, 0));
+    assert!(text.contains("end above frame 2^52"), "{text}");
+    let text = message(|| offline_zone(0, 512, 0x1008));
+    assert!(text.contains("0x1008 is not aligned to a frame"), "{text}");
+    let end = (1 << 52) - 1024;
+    assert_eq!(offline_zone(end, 1024, 0).pfns().end, Pfn::new(1 << 52));
+
+    let mut usable = [0x1000..0x2000, 0x2000..u64::MAX];
+    let map = MemoryMap::new(&mut usable, &mut []);
+    let (metadata, holds) = (NonNull::dangling(), MemmapMemory::Zeroed);
+    let text = message(|| {
+        // SAFETY: it panics before it does anything.
+        unsafe { Zone::<UserSpace>::from_map(metadata, holds, &map, ptr::null_mut(), &[]) }
+    });
+    assert!(text.contains("the map spans 4503599627370496 frames"), "{text}");
+}
+
+#[test]
+fn a_block_comes_online_once() {
+    let mut usable = [0x1000..0x20_0000, 0x20_0000..0x80_0000];
+    let map = MemoryMap::new(&mut usable, &mut []);
+    let (zone, _) = zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
+    // SAFETY: none, here and below: each is refused.
+    let text = message(|| unsafe { zone.online_block(4) });
+    assert!(text.contains("block 4 is not below 4"), "{text}");
+    online(zone);
+    // SAFETY: as above.
+    let text = message(|| unsafe { zone.online_block(1) });
+    assert!(text.contains("its initialisation is deferred"), "{text}");
+    // All blocks are initialised for this.
+    let all = all_of(zone);
+    // SAFETY: as above.
+    let text = message(|| unsafe { zone.online_block(1) });
+    assert_eq!(text, "block 1 is online already");
+    if CHECKS {
+        let text = message(|| online(zone));
+        assert!(text.contains("block 0 of 0..4 comes online, but is Online"), "{text}");
+    }
+    assert_eq!(u64::from(zone.stats().online_frames), map.frames());
+    all.into_iter().for_each(FrozenFolio::free);
+    zone.drain();
+    zone.assert_sound();
 }

@@ -148,6 +148,10 @@ fn a_from_raw_without_its_into_raw_is_reported() {
     // SAFETY: as above.
     let text = message(|| unsafe { VolatileRef::from_raw(zone, raw) });
     assert!(text.contains("the bytes do not change"), "{text}");
+    // A reference of the wrong sort stays raw.
+    // SAFETY: the raw reference from above.
+    drop(unsafe { FolioRef::from_raw(zone, raw) });
+    let raw = folio.clone().into_raw();
     // SAFETY: as above.
     let text = message(|| unsafe { FrozenFolio::from_raw(zone, raw) });
     assert!(text.contains("is not frozen"), "{text}");

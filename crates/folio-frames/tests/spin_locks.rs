@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::thread;
 
-use folio_frames::{Arena, Event, Interrupts, LockApi04, Order, Pfn, Platform};
+use folio_frames::{Arena, Event, Interrupts, LockApi04, Lookup, Order, Pfn, Platform, Slot};
 use folio_ref::DefaultScheme;
 
 thread_local! {
@@ -32,7 +32,6 @@ impl Interrupts for Flag {
     }
 }
 
-#[derive(Debug)]
 struct Machine;
 
 impl Platform for Machine {
@@ -81,4 +80,19 @@ fn a_spin_lock_disables_interrupts_while_it_is_held() {
     let offline = arena.zone().offline_if_free(1).unwrap();
     arena.online(offline);
     assert_eq!(arena.zone().free_frames(), 2048);
+}
+
+/// A platform is a name for five items, and needs no traits of its own.
+#[test]
+fn everything_prints_on_a_platform_that_does_not() {
+    let arena = Arena::<Machine>::new(2 << 20, &[]).unwrap();
+    assert!(format!("{arena:?}").contains("zone of 512 frames"), "{arena:?}");
+    let slot = Slot::new();
+    assert_eq!(format!("{:?}", slot.get(arena.zone())), "Empty");
+    slot.install(arena.zone().alloc_frozen(Order::ZERO).unwrap()).unwrap().publish();
+    let hit = slot.get(arena.zone());
+    assert!(format!("{hit:?}").starts_with("Hit(folio at pfn"), "{hit:?}");
+    let Lookup::Hit(folio) = hit else { panic!("{hit:?}") };
+    drop(slot.try_lock(arena.zone()).unwrap().remove());
+    drop(folio);
 }

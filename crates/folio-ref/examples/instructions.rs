@@ -8,12 +8,12 @@
 #![allow(missing_docs, reason = "named by the operations")]
 
 use folio_ref::schemes::{FrozenBit, Generational, LiveBitHigh, LiveBitLow, Tagged};
-use folio_ref::{Frozen, PageRef, Tag};
+use folio_ref::{Detached, Frozen, PageRef, Tag};
 
 macro_rules! operations {
     ($($module:ident: $scheme:ident;)*) => { $(
         pub mod $module {
-            use super::{Frozen, PageRef, $scheme};
+            use super::{Detached, Frozen, PageRef, $scheme};
 
             type Word = PageRef<$scheme>;
 
@@ -42,8 +42,8 @@ macro_rules! operations {
                 word.freeze(expected).map(Frozen::leave_frozen).is_ok()
             }
             #[inline(never)]
-            pub fn unfreeze(handle: Frozen<'_, $scheme>, n: u32) {
-                handle.unfreeze(n);
+            pub fn unfreeze(word: &Word, control: Detached<$scheme>, n: u32) {
+                word.attach(control).unfreeze(n);
             }
         }
     )* };
@@ -59,7 +59,7 @@ operations! {
 
 /// The operations with a tag.
 pub mod tags {
-    use super::{Frozen, PageRef, Tag, Tagged};
+    use super::{Detached, Frozen, PageRef, Tag, Tagged};
 
     #[inline(never)]
     pub fn try_claim(word: &PageRef<Tagged>, tag: Tag) -> bool {
@@ -67,7 +67,7 @@ pub mod tags {
     }
 
     #[inline(never)]
-    pub fn leave_frozen_as(handle: Frozen<'_, Tagged>, tag: Tag) {
-        handle.leave_frozen_as(tag);
+    pub fn leave_frozen_as(word: &PageRef<Tagged>, control: Detached<Tagged>, tag: Tag) {
+        word.attach(control).leave_frozen_as(tag);
     }
 }

@@ -44,7 +44,7 @@ impl<'a> PageRefIn<'a, Tagged> {
     #[inline(always)]
     pub fn try_claim(self, tag: Tag) -> Result<Frozen<'a, Tagged>, Busy> {
         match Tagged::claim(self.word, tag) {
-            Ok(()) => Ok(Frozen::new(self.word)),
+            Ok(held) => Ok(Frozen::new(self.word, held)),
             Err(found) => Err(Busy { found }),
         }
     }
@@ -60,8 +60,8 @@ impl Frozen<'_, Tagged> {
     /// With [`CHECKS`](crate::CHECKS), panics if the word is not frozen, or was left under a tag.
     #[inline(always)]
     pub fn leave_frozen_as(self, tag: Tag) {
-        let word = self.end();
+        let (word, held) = self.end();
         check_owned::<Tagged>(word);
-        Tagged::leave(word, tag);
+        Tagged::leave(word, held, tag);
     }
 }

@@ -40,7 +40,7 @@ impl<'a, S: Scheme> Dying<'a, S> {
     /// won the frame, `None` if a `try_get` revived it or another put won it.
     #[inline(always)]
     pub fn finish(self) -> Option<Frozen<'a, S>> {
-        S::put_second(self.word, self.dying).then(|| Frozen::new(self.word))
+        S::put_second(self.word, self.dying).map(|frozen| Frozen::new(self.word, frozen))
     }
 }
 
@@ -75,13 +75,16 @@ impl<S: Scheme> fmt::Debug for Dying<'_, S> {
 #[must_use = "a frozen frame without an owner is leaked: init, unfreeze, or leave_frozen"]
 pub struct Frozen<'a, S: Scheme> {
     word: &'a S::Atomic,
+    /// **Invariant:** the word's value but for its stale increments. So the end of the handle need
+    /// not load the generation, which would wait for the instruction that froze the frame.
+    frozen: u64,
 }
 
 impl<'a, S: Scheme> Frozen<'a, S> {
     /// Creates the handle of a word that is frozen for the caller.
     #[inline(always)]
-    pub(crate) fn new(word: &'a S::Atomic) -> Self {
-        Self { word }
+    pub(crate) fn new(word: &'a S::Atomic, frozen: u64) -> Self {
+        Self { word, frozen }
     }
 
     /// Begins a new life of the frame with one reference, the caller's. Release: publishes all
@@ -105,14 +108,14 @@ impl<'a, S: Scheme> Frozen<'a, S> {
     #[inline(always)]
     pub fn unfreeze(self, n: u32) {
         // First: if a check below fails, the unwind must not reach the check in drop as well.
-        let word = self.end();
+        let (word, frozen) = self.end();
         assert!(
             n > 0 && n < SATURATED,
             "unfreeze with {n} references: allowed are 1 to {}",
             SATURATED - 1
         );
         check_owned::<S>(word);
-        S::unfreeze(word, n);
+        S::unfreeze(word, frozen, n);
     }
 
     /// Gives up the handle and leaves the frame frozen: the allocator takes it, or its owner
@@ -173,12 +176,13 @@ impl<'a, S: Scheme> Frozen<'a, S> {
         Detached { scheme: PhantomData }
     }
 
-    /// Ends the handle without its check in drop, and returns the word.
+    /// Ends the handle without its check in drop. Returns the word, and its value when it was
+    /// frozen.
     #[inline(always)]
-    pub(crate) fn end(self) -> &'a S::Atomic {
-        let word = self.word;
+    pub(crate) fn end(self) -> (&'a S::Atomic, u64) {
+        let parts = (self.word, self.frozen);
         core::mem::forget(self);
-        word
+        parts
     }
 }
 
@@ -248,7 +252,7 @@ impl<S: Scheme> Detached<S> {
     pub(crate) fn attach(self, word: &S::Atomic) -> Frozen<'_, S> {
         core::mem::forget(self);
         check_owned::<S>(word);
-        Frozen { word }
+        Frozen::new(word, S::held(word))
     }
 }
 

@@ -139,7 +139,7 @@ impl<'a, S: Scheme> PageRefIn<'a, S> {
         // The one expected reference is the caller's own. Acquire, as in freeze; the caller's own
         // writes need no Release, since the caller is the winner.
         match S::freeze(self.word, 1) {
-            Ok(()) => Some(Frozen::new(self.word)),
+            Ok(frozen) => Some(Frozen::new(self.word, frozen)),
             Err(_) => self.put(),
         }
     }
@@ -173,7 +173,7 @@ impl<'a, S: Scheme> PageRefIn<'a, S> {
             SATURATED - 1
         );
         match S::freeze(self.word, expected) {
-            Ok(()) => Ok(Frozen::new(self.word)),
+            Ok(frozen) => Ok(Frozen::new(self.word, frozen)),
             Err(found) => Err(Busy { found }),
         }
     }
@@ -191,8 +191,7 @@ impl<'a, S: Scheme> PageRefIn<'a, S> {
             "take_frozen on a frame that is {:?}: only a frozen frame has an exclusive handle (R3)",
             self.snapshot()
         );
-        S::take_frozen(self.word);
-        Frozen::new(self.word)
+        Frozen::new(self.word, S::take_frozen(self.word))
     }
 
     /// Returns the handle that [`Frozen::detach`] took from this word.

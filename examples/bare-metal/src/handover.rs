@@ -3,6 +3,7 @@
 //! about the memory that the zone gets.
 
 use core::alloc::Layout;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
@@ -86,7 +87,9 @@ impl Early {
         let frames = all.frames();
         // At least as large as that without the reserved frames.
         let metadata = self.take(Zone::<Machine>::layout(all.span().frames() as u32));
-        let place = self.take(Layout::new::<Zone<Machine>>()).cast::<Zone<Machine>>();
+        let place = self.take(Layout::new::<Zone<Machine>>()).cast::<MaybeUninit<Zone<Machine>>>();
+        // SAFETY: `take` returned memory of this layout, once; the identity map covers it.
+        let place = unsafe { &mut *place.as_ptr() };
 
         // The page at address 0 has no reference in Rust.
         let own = [0..1, boot::image().start as u64..self.left.start as u64];
@@ -97,11 +100,9 @@ impl Early {
         // SAFETY: the metadata has the layout of a zone of at least these frames, is used only
         // here, and may hold anything. The identity map covers every frame of the map, and the map
         // has no frame that the kernel uses or the firmware reserves.
-        let zone = unsafe { Zone::from_map(metadata, MemmapMemory::Garbage, &map, bytes, &[]) };
-        // SAFETY: `take` returned memory of this layout, once; the identity map covers it.
-        unsafe { place.write(zone) };
-        // SAFETY: the value was just written, and is never written again.
-        let zone = unsafe { place.as_ref() };
+        let zone =
+            unsafe { Zone::from_map_in(place, metadata, MemmapMemory::Garbage, &map, bytes, &[]) };
+        let zone: &'static Zone<Machine> = zone;
         // SAFETY: the bytes of all frames in the map are mapped, as above.
         unsafe { zone.online_range(0..zone.blocks()) };
         Memory { zone, ranges, frames, reserved: frames - map.frames() }

@@ -12,7 +12,7 @@ use core::ptr::{self, NonNull};
 
 use folio_frames::{
     AllocError, DirectMap, FolioRef, FrozenFolio, Kind, LockApi04, LockedSlot, Lookup,
-    MemmapMemory, MigrateType, Order, Pfn, Platform, Refusal, Slot, Zone, put_all,
+    MemmapMemory, MemoryMap, MigrateType, Order, Pfn, Platform, Refusal, Slot, Zone, put_all,
 };
 use folio_ref::DefaultScheme;
 
@@ -134,6 +134,16 @@ fn free_drained(zone: &'static Zone<Machine>) -> u32 {
 // Before the first of these.
 
 #[inline(never)]
+fn new_zone_of_map(
+    place: &'static mut MaybeUninit<Zone<Machine>>,
+    metadata: NonNull<u8>,
+    map: &MemoryMap<'_>,
+) -> &'static mut Zone<Machine> {
+    // SAFETY: it never runs.
+    unsafe { Zone::from_map_in(place, metadata, MemmapMemory::Zeroed, map, ptr::null_mut(), &[]) }
+}
+
+#[inline(never)]
 fn new_zone(
     place: &'static mut MaybeUninit<Zone<Machine>>,
     metadata: NonNull<u8>,
@@ -161,6 +171,7 @@ pub extern "C" fn _start() -> ! {
     black_box(free_frozen as fn(_));
     black_box(free_drained as fn(_) -> _);
     black_box(new_zone as fn(_, _, _) -> _);
+    black_box(new_zone_of_map as fn(_, _, &_) -> _);
     loop {
         core::hint::spin_loop();
     }

@@ -91,7 +91,6 @@ pub struct Slot<P: Platform> {
 }
 
 /// The result of [`Slot::get`]. Exhaustive: a caller must handle each case.
-#[derive(Debug)]
 pub enum Lookup<P: Platform> {
     /// The folio, with a reference.
     Hit(FolioRef<P>),
@@ -424,6 +423,19 @@ fn wake<P: Platform>(key: usize) {
 impl<P: Platform> Default for Slot<P> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+// Derived, it would ask the platform to be `Debug`.
+impl<P: Platform> fmt::Debug for Lookup<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit(folio) => f.debug_tuple("Hit").field(folio).finish(),
+            Self::Empty => f.write_str("Empty"),
+            Self::InProgress => f.write_str("InProgress"),
+            Self::Moved => f.write_str("Moved"),
+            Self::Saturated => f.write_str("Saturated"),
+        }
     }
 }
 

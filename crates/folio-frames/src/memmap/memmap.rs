@@ -71,6 +71,11 @@ impl Kind {
         self.0 >= Self::PLAIN.0
     }
 
+    /// Panics unless a block of this kind is allocated.
+    pub(crate) fn assert_allocated(self) {
+        assert!(self.is_allocated(), "kind {self:?} is not that of an allocated folio");
+    }
+
     /// Returns `true` if a block of this kind is free.
     pub const fn is_free(self) -> bool {
         self.0 >= Self::FREE.0 && self.0 <= Self::ISOLATED.0

@@ -37,6 +37,9 @@ pub struct MemoryMap<'a> {
 
 impl<'a> MemoryMap<'a> {
     /// Makes a map of ranges of physical addresses, in bytes. Sorts and merges both lists in place.
+    ///
+    /// A range that does not end behind its start is empty, also where the sum of a start and a
+    /// length overflowed: check that sum before.
     pub fn new(usable: &'a mut [Range<u64>], reserved: &'a mut [Range<u64>]) -> Self {
         Self { usable: merge(usable), reserved: merge(reserved), within: 0..u64::MAX }
     }

@@ -122,7 +122,9 @@ impl fmt::Display for ContigError {
         match self {
             Self::Empty => f.write_str("the range has no frame"),
             Self::Unknown => f.write_str("the range is not all within the zone"),
-            Self::NotOnline => f.write_str("a block of the range is not online"),
+            Self::NotOnline => f.write_str(
+                "a block of the range is not online, or a frame of it is not in the memory map",
+            ),
             Self::Busy { frames, first } => {
                 write!(
                     f,

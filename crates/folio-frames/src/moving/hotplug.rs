@@ -85,7 +85,7 @@ pub enum OfflineError {
 impl fmt::Display for OfflineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotOnline => f.write_str("the block is not online"),
+            Self::NotOnline => f.write_str("the zone has no such block, or it is not online"),
             Self::Busy { frames, first } => {
                 write!(
                     f,
@@ -203,7 +203,9 @@ impl<P: Platform> Zone<P> {
     ///
     /// The block's bytes are mapped, under the conditions of [`Zone::new`].
     pub unsafe fn online_block(&self, block: usize) {
-        let first = self.block_start(block).expect("a block of this zone");
+        let Some(first) = self.block_start(block) else {
+            panic!("block {block} is not below {}, the number of blocks in the zone", self.blocks())
+        };
         self.assert_not_at_null(&(block..block + 1));
         self.assert_has_allocator();
         let mut buddy = self.lock();
@@ -213,8 +215,9 @@ impl<P: Platform> Zone<P> {
         );
         let frames = self.blocks.of(first).frames();
         assert!(frames > 0, "block {block} has no frame in the memory map");
-        self.gauge.add_online(frames);
+        // First: it panics if the block is online.
         self.put_online(&mut buddy, first);
+        self.gauge.add_online(frames);
     }
 
     /// Gives a range of blocks that were never online to the allocator, and defers their
@@ -224,8 +227,9 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the zone has no such blocks, or still has other deferred blocks, or if the first
-    /// frame has its bytes at address 0, or another allocator has the frames. A block of the range
-    /// that is online already causes a panic later, when it is initialised.
+    /// frame has its bytes at address 0, or another allocator has the frames. Panics with
+    /// [`CHECKS`](folio_ref::CHECKS) if a block of the range is online; without them it panics
+    /// later, when such a block is initialised.
     ///
     /// # Safety
     ///

@@ -10,6 +10,7 @@
 //! each arena leaves that behind.
 
 use core::any::{Any, TypeId};
+use core::fmt;
 use core::ptr::{self, NonNull};
 use std::boxed::Box;
 use std::io;
@@ -139,7 +140,6 @@ impl core::error::Error for MetadataKept {}
 /// assert_eq!(folio.as_slice(), [1; 8 * 4096]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct Arena<P: Platform> {
     zone: &'static Zone<P>,
     /// **Invariant:** `None` only during drop.
@@ -368,7 +368,6 @@ impl<P: Platform> Arena<P> {
 }
 
 /// A shared arena with its zone beside it, which saves an optimistic read one load.
-#[derive(Debug)]
 pub struct Mapped<P: Platform> {
     /// **Invariant:** the zone of `arena`.
     zone: &'static Zone<P>,
@@ -398,6 +397,18 @@ impl<P: Platform> Mapped<P> {
     pub fn direct_map(&self) -> DirectMap<'_, P> {
         // SAFETY: as in Arena::direct_map: the arena exists for as long as the borrow.
         unsafe { DirectMap::new(self.zone) }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Arena<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Arena").field(&self.zone).finish()
+    }
+}
+
+impl<P: Platform> fmt::Debug for Mapped<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mapped").field(&self.zone).finish()
     }
 }
 

@@ -161,6 +161,8 @@ impl<P: Platform> Zone<P> {
         kind: Kind,
         owner_data: u64,
     ) -> Result<FolioRef<P>, AllocError> {
+        // Before the allocation, so that a panic leaks no frame.
+        kind.assert_allocated();
         let mut folio = self.alloc_frozen(order)?;
         folio.set_owner(kind, owner_data);
         Ok(folio.init())

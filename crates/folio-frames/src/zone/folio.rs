@@ -16,7 +16,6 @@ use crate::zone::track::Site;
 use crate::zone::zone::Zone;
 
 /// The operations of one kind of folio: `destroy` runs when its last reference is dropped.
-#[derive(Debug)]
 pub struct KindOps<P: Platform> {
     /// The kind.
     pub kind: Kind,
@@ -26,6 +25,12 @@ pub struct KindOps<P: Platform> {
     /// (the reuse race, R4). So it must not take a lock that any code could hold while it drops a
     /// reference. Ends in [`FrozenFolio::free`] or [`FrozenFolio::init`].
     pub destroy: fn(FrozenFolio<P>),
+}
+
+impl<P: Platform> fmt::Debug for KindOps<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.name)
+    }
 }
 
 /// One counted reference. While it exists, the folio's bytes do not change, and its frames stay in
@@ -366,7 +371,7 @@ impl<P: Platform> FrozenFolio<P> {
     ///
     /// Panics if `kind` is one of the allocator's own free kinds.
     pub fn set_owner(&mut self, kind: Kind, owner_data: u64) {
-        assert!(kind.is_allocated(), "kind {kind:?} is not that of an allocated folio");
+        kind.assert_allocated();
         let head = self.zone.descriptor(self.index);
         head.set_owner_data(owner_data);
         head.set_dirty(false);

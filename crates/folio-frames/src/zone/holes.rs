@@ -16,6 +16,7 @@
 //!
 //! [`Blocks::has_metadata`]: crate::memmap::blocks::Blocks::has_metadata
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -27,7 +28,6 @@ use crate::base::seeded_bugs::holes_freed;
 use crate::memmap::blocks::Blocks;
 use crate::memmap::memmap::{Kind, Memmap, MemmapMemory};
 use crate::memmap::memory_map::MemoryMap;
-use crate::memmap::numbers::Numbers;
 use crate::zone::buddy::Buddy;
 use crate::zone::folio::KindOps;
 use crate::zone::zone::Zone;
@@ -44,8 +44,9 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, or if all zones that
-    /// this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
+    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
+    /// frames (16 TiB).
     ///
     /// # Safety
     ///
@@ -89,17 +90,68 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
+        let mut zone = MaybeUninit::uninit();
+        // SAFETY: the caller's promise.
+        unsafe { Self::map_into(&mut zone, metadata, holds, map, direct_map, kinds) };
+        // SAFETY: it was just written.
+        unsafe { zone.assume_init() }
+    }
+
+    /// Makes a zone of the frames in a memory map in the memory that will have it, as
+    /// [`from_map`](Self::from_map) does. It needs a few hundred bytes of stack, where a zone has
+    /// more than 3 KiB.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
+    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
+    /// frames (16 TiB).
+    ///
+    /// # Safety
+    ///
+    /// `metadata` and `direct_map` meet the requirements of [`from_map`](Self::from_map).
+    pub unsafe fn from_map_in(
+        place: &'static mut MaybeUninit<Self>,
+        metadata: NonNull<u8>,
+        holds: MemmapMemory,
+        map: &MemoryMap<'_>,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+    ) -> &'static mut Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::map_into(place, metadata, holds, map, direct_map, kinds) }
+    }
+
+    /// Makes the zone at a place.
+    ///
+    /// # Safety
+    ///
+    /// `metadata` and `direct_map` meet the requirements of [`from_map`](Self::from_map).
+    unsafe fn map_into<'z>(
+        place: &'z mut MaybeUninit<Self>,
+        metadata: NonNull<u8>,
+        holds: MemmapMemory,
+        map: &MemoryMap<'_>,
+        direct_map: *mut u8,
+        kinds: &'static [KindOps<P>],
+    ) -> &'z mut Self {
         let span = map.span();
-        let frames = u32::try_from(span.frames()).unwrap_or(u32::MAX);
-        assert!(frames > 0, "a memory map without a whole frame: {map:?}");
-        assert!(frames < 1 << 30, "the map spans {frames} frames, allowed is below 2^30 (4 TiB)");
-        let numbers = Numbers::reserve(frames).expect("zones have at most 2^32 frames together");
-        let runs = map.blocks();
+        assert!(
+            span.frames() > 0,
+            "a memory map without a whole frame: {map:?}: pass the usable memory in bytes"
+        );
+        assert!(
+            span.frames() < 1 << 30,
+            "the map spans {} frames, allowed is below 2^30 (4 TiB)",
+            span.frames()
+        );
+        let frames = span.frames() as u32;
+        let (first, numbers) = (span.start, Self::reserve_numbers(frames));
         // SAFETY: the caller's promise. Descriptors and referenced bits of these blocks only are
         // initialised here.
-        let mut zone = unsafe {
-            Self::with_runs(metadata, holds, span.start, numbers, frames, direct_map, kinds, runs)
-        };
+        let (memmap, blocks) =
+            unsafe { Self::over_metadata(metadata, holds, first, &numbers, map.blocks()) };
+        let zone = Self::over_in(place, memmap, blocks, numbers, first, frames, direct_map, kinds);
         let index = |pfn: crate::Pfn| (pfn.as_u64() - span.start.as_u64()) as u32;
         let mut at = 0;
         for range in map.ranges() {

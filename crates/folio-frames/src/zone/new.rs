@@ -20,6 +20,9 @@ use crate::zone::folio::KindOps;
 use crate::zone::pcp;
 use crate::zone::zone::{Address, Zone};
 
+/// The number of frames in an address space of 2^64 bytes.
+const MOST_FRAMES: u64 = 1 << 52;
+
 /// Writes each field of the zone at a place, so that no other place is needed. Fails to compile if
 /// a field is missing.
 macro_rules! write_fields {
@@ -36,10 +39,22 @@ macro_rules! write_fields {
 }
 
 impl<P: Platform> Zone<P> {
-    /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames.
+    /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames, a multiple
+    /// of 512.
     pub fn layout(frames: u32) -> Layout {
         let (layout, _) = Self::layout_and_blocks(frames);
         layout
+    }
+
+    /// Reserves numbers for the frames of a zone.
+    pub(super) fn reserve_numbers(frames: u32) -> Numbers {
+        let Some(numbers) = Numbers::reserve(frames) else {
+            panic!(
+                "a zone of {frames} frames: it must have some, and all zones that a program ever \
+                 made together at most 2^32 (16 TiB)"
+            )
+        };
+        numbers
     }
 
     pub(crate) fn layout_and_blocks(frames: u32) -> (Layout, usize) {
@@ -58,7 +73,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
+    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
@@ -76,8 +92,7 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
-        let numbers =
-            Numbers::reserve(frames).expect("zones have frames, and at most 2^32 together");
+        let numbers = Self::reserve_numbers(frames);
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
     }
@@ -98,29 +113,8 @@ impl<P: Platform> Zone<P> {
     ) -> Self {
         let all = core::iter::once(0..(numbers.frames() / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
-        unsafe { Self::with_runs(metadata, holds, first, numbers, in_use, direct_map, kinds, all) }
-    }
-
-    /// Makes a zone over metadata of these runs of blocks; the others have none.
-    ///
-    /// # Safety
-    ///
-    /// `metadata`, as far as it belongs to these blocks, and `direct_map` meet the requirements of
-    /// [`Zone::new`].
-    #[expect(clippy::too_many_arguments, reason = "those of the constructors, and the runs")]
-    pub(crate) unsafe fn with_runs(
-        metadata: NonNull<u8>,
-        holds: MemmapMemory,
-        first: Pfn,
-        numbers: Numbers,
-        in_use: u32,
-        direct_map: *mut u8,
-        kinds: &'static [KindOps<P>],
-        runs: impl Iterator<Item = Range<usize>>,
-    ) -> Self {
-        // SAFETY: the caller's promise.
         let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, runs) };
+            unsafe { Self::over_metadata(metadata, holds, first, &numbers, all) };
         Self::over(memmap, blocks, numbers, first, in_use, direct_map, kinds)
     }
 
@@ -130,7 +124,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, or if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
+    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
     ///
     /// # Safety
     ///
@@ -169,8 +164,7 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> &'static mut Self {
-        let numbers =
-            Numbers::reserve(frames).expect("zones have frames, and at most 2^32 together");
+        let numbers = Self::reserve_numbers(frames);
         let all = core::iter::once(0..(frames / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
         let (memmap, blocks) =
@@ -184,7 +178,7 @@ impl<P: Platform> Zone<P> {
     /// # Safety
     ///
     /// `metadata`, as far as it belongs to these blocks, meets the requirements of [`Zone::new`].
-    unsafe fn over_metadata(
+    pub(super) unsafe fn over_metadata(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
         first: Pfn,
@@ -201,6 +195,10 @@ impl<P: Platform> Zone<P> {
         assert!(
             first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
             "{first:?} is not a multiple of 1024 frames (4 MiB)"
+        );
+        assert!(
+            first.as_u64() <= MOST_FRAMES - u64::from(frames),
+            "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
         );
         let (_, offset) = Self::layout_and_blocks(frames);
         let per_run = per_block as usize;
@@ -232,7 +230,7 @@ impl<P: Platform> Zone<P> {
 
     /// Makes a zone as [`over`](Self::over) does, in place.
     #[expect(clippy::too_many_arguments, reason = "those of the constructors, and the place")]
-    fn over_in<'z>(
+    pub(super) fn over_in<'z>(
         place: &'z mut MaybeUninit<Self>,
         memmap: Memmap<P::Scheme>,
         blocks: Blocks,
@@ -246,6 +244,10 @@ impl<P: Platform> Zone<P> {
             frames <= memmap.frames(),
             "a zone of {frames} frames over a memmap of {}",
             memmap.frames()
+        );
+        assert!(
+            direct_map.addr().is_multiple_of(FRAME_SIZE),
+            "the direct map at {direct_map:?} is not aligned to a frame (4096)"
         );
         let zone = place.as_mut_ptr();
         for cpu in 0..pcp::CPUS {

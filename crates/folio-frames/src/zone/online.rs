@@ -3,6 +3,8 @@
 
 use core::ops::Range;
 
+use folio_ref::CHECKS;
+
 use crate::base::ids::BLOCK_ORDER;
 use crate::base::migrate_type::MigrateType;
 use crate::base::platform::Platform;
@@ -19,6 +21,14 @@ impl<P: Platform> Zone<P> {
         let _buddy = self.lock();
         let before = self.deferred.blocks();
         assert!(before.is_empty(), "blocks {before:?} are still deferred: one range at a time");
+        // Later it would be noticed as well, in an allocation.
+        for block in if CHECKS { blocks.clone() } else { 0..0 } {
+            let state = self.blocks.of(block as u32 * BLOCK_ORDER.frames()).state();
+            assert!(
+                !CHECKS || state == State::Offline,
+                "block {block} of {blocks:?} comes online, but is {state:?}"
+            );
+        }
         self.deferred.set(blocks.start as u32..blocks.end as u32, in_map);
         self.gauge.add_online(self.deferred.frames());
     }

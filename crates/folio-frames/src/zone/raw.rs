@@ -55,13 +55,24 @@ impl<P: Platform> Zone<P> {
         (at, head)
     }
 
-    /// Takes `n` raw references. Returns the index of the frame, and that of the head of its folio.
-    fn take_raw(&'static self, pfn: Pfn, n: u32) -> (u32, u32) {
+    /// Takes `n` raw references, of which the caller may ask the sort: whether bytes may change.
+    /// Returns the index of the frame, and that of the head of its folio.
+    fn take_raw(&'static self, pfn: Pfn, n: u32, volatile: Option<bool>) -> (u32, u32) {
         let (at, head) = self.raw_frame(pfn, n);
         let descriptor = self.descriptor(head);
         assert!(
             !CHECKS || !descriptor.word.snapshot().is_frozen(),
             "a raw reference to {pfn:?}, which is frozen"
+        );
+        // Before the take: a reference of the other sort stays raw.
+        let is_volatile = descriptor.is_volatile();
+        assert!(
+            !CHECKS || !is_volatile || volatile != Some(false),
+            "a raw reference to {pfn:?}, of which the bytes may change: take a VolatileRef"
+        );
+        assert!(
+            !CHECKS || is_volatile || volatile != Some(true),
+            "a raw reference to {pfn:?}, of which the bytes do not change: take a FolioRef"
         );
         // Again: another thread may have taken it meanwhile.
         let is_taken = descriptor.raw.take(n);
@@ -111,11 +122,7 @@ impl<P: Platform> FolioRef<P> {
     #[inline]
     #[cfg_attr(feature = "track", track_caller)]
     pub unsafe fn from_raw(zone: &'static Zone<P>, pfn: Pfn) -> Self {
-        let (at, head) = zone.take_raw(pfn, 1);
-        assert!(
-            !CHECKS || !zone.descriptor(head).is_volatile(),
-            "a raw reference to {pfn:?}, of which the bytes may change: take a VolatileRef"
-        );
+        let (at, head) = zone.take_raw(pfn, 1, Some(false));
         Self::from_frame(zone, head, at)
     }
 
@@ -162,11 +169,7 @@ impl<P: Platform> VolatileRef<P> {
     #[inline]
     #[cfg_attr(feature = "track", track_caller)]
     pub unsafe fn from_raw(zone: &'static Zone<P>, pfn: Pfn) -> Self {
-        let (at, head) = zone.take_raw(pfn, 1);
-        assert!(
-            !CHECKS || zone.descriptor(head).is_volatile(),
-            "a raw reference to {pfn:?}, of which the bytes do not change: take a FolioRef"
-        );
+        let (at, head) = zone.take_raw(pfn, 1, Some(true));
         Self(FolioRef::from_frame(zone, head, at))
     }
 }
@@ -197,7 +200,7 @@ impl<P: Platform> FolioRefs<P> {
     #[cfg_attr(feature = "track", track_caller)]
     pub unsafe fn from_raw(zone: &'static Zone<P>, pfn: Pfn, count: u32) -> Self {
         check_count(count);
-        let (_, head) = zone.take_raw(pfn, count);
+        let (_, head) = zone.take_raw(pfn, count, None);
         Self::from_index(zone, head, count)
     }
 }

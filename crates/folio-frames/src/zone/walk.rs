@@ -50,7 +50,7 @@ impl fmt::Display for Refusal {
             Self::Frozen => "the frame is frozen",
             Self::Free => "the frame is free",
             Self::Tail => "the frame is a tail of a larger block",
-            Self::Offline => "the frame is offline",
+            Self::Offline => "the frame is offline, or not in the memory map of this zone",
             Self::Moved => "the frame changed meanwhile",
             Self::Saturated => "the count of the frame is saturated",
             Self::Volatile => "the bytes of the frame may change",

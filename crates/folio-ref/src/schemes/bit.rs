@@ -16,7 +16,7 @@ const PINNED: u32 = SATURATED + SATURATED / 2;
 const IN_FLIGHT: u32 = 1 << 28;
 const _: () = assert!(PINNED + IN_FLIGHT < 1 << 31, "a pinned count must stay below the bit");
 
-/// The encoding of a word.
+/// The encoding of a word. One with tags has a generation too.
 pub trait Encoding: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     const ZERO_IS_FROZEN: bool = Self::LAYOUT.frozen() == 0;
@@ -93,18 +93,18 @@ impl<E: Encoding> Scheme for E {
     }
 
     #[inline(always)]
-    fn put_second(word: &E::Atomic, dying: u64) -> bool {
+    fn put_second(word: &E::Atomic, dying: u64) -> Option<u64> {
         // Acquire: pairs with every holder's Release in put_first (R6). With a generation in
         // `dying` this fails if the frame was frozen in between; without one it may win the frame
         // of another life (R4).
-        let won =
-            word.compare_exchange(dying, E::LAYOUT.next_frozen(dying), Ordering::Acquire).is_ok();
+        let frozen = E::LAYOUT.next_frozen(dying);
+        let won = word.compare_exchange(dying, frozen, Ordering::Acquire).is_ok();
         seeded_bugs::thaw(word, dying, E::LAYOUT.live(1, dying), won);
-        won
+        won.then_some(frozen)
     }
 
     #[inline(always)]
-    fn freeze(word: &E::Atomic, expected: u32) -> Result<(), Snapshot> {
+    fn freeze(word: &E::Atomic, expected: u32) -> Result<u64, Snapshot> {
         let expected = expected + seeded_bugs::one_more();
         // Relaxed, and loaded once: the references that the caller holds keep the generation, and
         // the edge by which it got them has made this one visible.
@@ -112,31 +112,35 @@ impl<E: Encoding> Scheme for E {
             .live(expected, if E::HAS_GENERATION { word.load(Ordering::Relaxed) } else { 0 });
         // Acquire: pairs with Release in put_first, so the new owner may overwrite what earlier
         // holders read (R6).
-        match word.compare_exchange(live, E::LAYOUT.next_frozen(live), Ordering::Acquire) {
-            Ok(_) => Ok(()),
+        let frozen = E::LAYOUT.next_frozen(live);
+        match word.compare_exchange(live, frozen, Ordering::Acquire) {
+            Ok(_) => Ok(frozen),
             Err(found) => Err(snapshot::<E>(found)),
         }
     }
 
     #[inline(always)]
-    fn unfreeze(word: &E::Atomic, n: u32) {
-        // Relaxed: while the owner has the handle only stale increments change, and they are not
-        // kept.
-        let frozen = if E::HAS_GENERATION { word.load(Ordering::Relaxed) } else { 0 };
+    fn unfreeze(word: &E::Atomic, frozen: u64, n: u32) {
+        // While the owner has the handle only stale increments change, and they are not kept.
         let n = n + seeded_bugs::kept_increments(word, |word| E::LAYOUT.count(word));
         // Release: publishes the frame to every successful try_get (R6).
         word.store(E::LAYOUT.live(n, frozen), Ordering::Release);
     }
 
     #[inline(always)]
-    fn take_frozen(word: &E::Atomic) {
-        if E::LAYOUT.tag != 0 {
-            // Relaxed, both: the caller is the only owner, and only stale increments change.
-            let now = word.load(Ordering::Relaxed);
-            if E::LAYOUT.tag(now).is_some() {
-                word.store(E::LAYOUT.held(now), Ordering::Relaxed);
-            }
+    fn take_frozen(word: &E::Atomic) -> u64 {
+        let now = Self::held(word);
+        if E::LAYOUT.tag != 0 && E::LAYOUT.tag(now).is_some() {
+            // Relaxed: the caller is the only owner.
+            word.store(E::LAYOUT.held(now), Ordering::Relaxed);
         }
+        now
+    }
+
+    #[inline(always)]
+    fn held(word: &E::Atomic) -> u64 {
+        // Relaxed: while an owner has the handle only stale increments change.
+        if E::HAS_GENERATION { word.load(Ordering::Relaxed) } else { 0 }
     }
 
     #[inline(always)]

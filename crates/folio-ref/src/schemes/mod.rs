@@ -135,17 +135,21 @@ pub trait Scheme: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Returns the word's value if the count reached 0.
     #[doc(hidden)]
     fn put_first(word: &Self::Atomic, n: u32) -> Option<u64>;
-    /// Returns `true` if the caller froze the frame.
+    /// Returns the word's value if the caller froze the frame.
     #[doc(hidden)]
-    fn put_second(word: &Self::Atomic, dying: u64) -> bool;
+    fn put_second(word: &Self::Atomic, dying: u64) -> Option<u64>;
+    /// Returns the word's value if the caller froze the frame.
     #[doc(hidden)]
-    fn freeze(word: &Self::Atomic, expected: u32) -> Result<(), Snapshot>;
+    fn freeze(word: &Self::Atomic, expected: u32) -> Result<u64, Snapshot>;
+    /// Ends the exclusive handle of a frame. `frozen` is a value that the word had during it.
     #[doc(hidden)]
-    fn unfreeze(word: &Self::Atomic, n: u32);
-    /// Begins the exclusive handle of a frame that was left frozen.
+    fn unfreeze(word: &Self::Atomic, frozen: u64, n: u32);
+    /// Begins the exclusive handle of a frame that was left frozen. Returns the word's value.
     #[doc(hidden)]
-    #[inline(always)]
-    fn take_frozen(_: &Self::Atomic) {}
+    fn take_frozen(word: &Self::Atomic) -> u64;
+    /// Returns the word's value, for the caller with the exclusive handle.
+    #[doc(hidden)]
+    fn held(word: &Self::Atomic) -> u64;
     #[doc(hidden)]
     fn snapshot(word: &Self::Atomic) -> Snapshot;
 }

@@ -62,10 +62,10 @@ const _: () = assert!(
 );
 
 impl Tagged {
-    /// Takes the frame for an exclusive handle if it is frozen under `tag`. Writes nothing
-    /// otherwise, and returns the state that it found.
+    /// Takes the frame for an exclusive handle if it is frozen under `tag`, and returns the word's
+    /// value. Writes nothing otherwise, and returns the state that it found.
     #[inline(always)]
-    pub(crate) fn claim(word: &AtomicU64, tag: Tag) -> Result<(), Snapshot> {
+    pub(crate) fn claim(word: &AtomicU64, tag: Tag) -> Result<u64, Snapshot> {
         let layout = Self::LAYOUT;
         let mut now = Word::load(word, Ordering::Relaxed);
         // A failed round is a stale increment or its reset, or another claim has won.
@@ -74,19 +74,17 @@ impl Tagged {
             // Acquire: pairs with Release in leave, so the new owner sees what the last one wrote
             // (R6).
             match Word::compare_exchange(word, now, claimed, Ordering::Acquire) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(claimed),
                 Err(found) => now = found,
             }
         }
         Err(snapshot::<Self>(now))
     }
 
-    /// Leaves the frame of an exclusive handle frozen under `tag`.
+    /// Leaves the frame of an exclusive handle frozen under `tag`. `held` is a value that the word
+    /// had during it: only stale increments change meanwhile, and they are not kept.
     #[inline(always)]
-    pub(crate) fn leave(word: &AtomicU64, tag: Tag) {
-        // Relaxed: while the owner has the handle only stale increments change, and they are not
-        // kept.
-        let held = Word::load(word, Ordering::Relaxed);
+    pub(crate) fn leave(word: &AtomicU64, held: u64, tag: Tag) {
         // Release: publishes the frame to the thread that claims it (R6).
         Word::store(word, Self::LAYOUT.left(tag.get(), held), Ordering::Release);
     }

@@ -65,22 +65,30 @@ macro_rules! zero_scheme {
                 put(word, n)
             }
             #[inline(always)]
-            fn put_second(_: &AtomicU32, _: u64) -> bool {
+            fn put_second(_: &AtomicU32, _: u64) -> Option<u64> {
                 // The first step has frozen the frame.
-                true
+                Some(0)
             }
             #[inline(always)]
-            fn freeze(word: &AtomicU32, expected: u32) -> Result<(), Snapshot> {
+            fn freeze(word: &AtomicU32, expected: u32) -> Result<u64, Snapshot> {
                 // Acquire: pairs with Release in put (R6).
                 match Word::compare_exchange(word, u64::from(expected), 0, Ordering::Acquire) {
-                    Ok(_) => Ok(()),
+                    Ok(_) => Ok(0),
                     Err(found) => Err(snapshot(found as u32)),
                 }
             }
             #[inline(always)]
-            fn unfreeze(word: &AtomicU32, n: u32) {
+            fn unfreeze(word: &AtomicU32, _: u64, n: u32) {
                 // Release: publishes the frame to every successful try_get (R6).
                 Word::store(word, u64::from(n), Ordering::Release);
+            }
+            #[inline(always)]
+            fn take_frozen(_: &AtomicU32) -> u64 {
+                0
+            }
+            #[inline(always)]
+            fn held(_: &AtomicU32) -> u64 {
+                0
             }
             #[inline(always)]
             fn snapshot(word: &AtomicU32) -> Snapshot {

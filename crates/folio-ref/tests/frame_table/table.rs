@@ -216,6 +216,7 @@ impl<'a, K: Kind> Unique<'a, K> {
     }
 
     /// Opens the frame for lookups. The result is its first reference.
+    #[cfg(not(loom))]
     pub(crate) fn share(self) -> Shared<'a, K> {
         let this = ManuallyDrop::new(self);
         this.control().init();
