@@ -47,6 +47,7 @@ use super::trials::Trials;
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy, Uses};
 
 mod aside;
+mod clock;
 mod gate;
 mod last_use;
 mod queue_share;
@@ -67,6 +68,9 @@ const REMEMBERED: u16 = (TICKS * 3 / 2) as u16;
 /// The room for ghosts, for each frame: more than as many pages are evicted while a ghost is
 /// remembered.
 const GHOSTS: u32 = 2;
+
+/// The most pages that are judged like the one before them: one in so many frames.
+const RUN_SHARE: u32 = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -215,57 +219,38 @@ impl HotCold {
         }
     }
 
-    /// Makes a hot page cold. Returns `false` if none can be evicted, or if `visits` ran out.
-    fn cool_one(&mut self, frames: &(impl Frames + ?Sized), visits: &mut Visits) -> bool {
-        while visits.are_left()
-            && let Some((frame, lives)) = self.next()
-        {
-            visits.left = visits.left.saturating_sub(1);
-            match frames.inspect(frame) {
-                FrameState::NotCached => self.set(frame, Place::Unknown),
-                FrameState::Pinned => {
-                    visits.pinned += 1;
-                    self.set_aside(frame, lives + 1);
-                }
-                FrameState::Evictable(page) if !self.is_used(frames, frame, lives) => {
-                    self.dequeue(frame, IN_RING);
-                    self.chill(frame);
-                    if self.flags[frame as usize] & IN_RUN != 0 {
-                        self.cool_run(frames, page);
-                    }
-                    return true;
-                }
-                FrameState::Evictable(_) => {
-                    self.ring.push_back(frame);
-                    continue;
-                }
-            }
-            self.dequeue(frame, IN_RING);
-        }
-        false
+    /// Returns `true` if a page that returns, and was last used at `time`, may become hot.
+    fn passes(&mut self, frames: &(impl Frames + ?Sized), page: u64, time: u16) -> bool {
+        let run = self.gate.run_before(page, time);
+        let passes = run.is_none() && self.open_gate(frames, time);
+        self.gate.note(page, run.unwrap_or(time), passes);
+        passes
     }
 
-    /// Takes the next hot frame out of the ring. Returns it with its lives, or `None` if there is
-    /// none. Frames that are no longer hot are removed on the way.
-    fn next(&mut self) -> Option<(u32, u8)> {
-        loop {
-            let frame = self.ring.pop_front()?;
-            if let Place::Hot(lives) = self.places[frame as usize] {
-                return Some((frame, lives));
-            }
-            self.dequeue(frame, IN_RING);
+    /// Returns the most pages that are judged like the one before them.
+    pub(super) fn most_of_run(&self) -> u32 {
+        self.frames / RUN_SHARE
+    }
+
+    /// Returns the page in a frame if it belongs to a run and can be evicted.
+    pub(super) fn page_of_run(&self, frames: &(impl Frames + ?Sized), frame: u32) -> Option<u64> {
+        if self.flags[frame as usize] & IN_RUN == 0 {
+            return None;
+        }
+        match frames.inspect(frame) {
+            FrameState::Evictable(page) => Some(page),
+            FrameState::Pinned | FrameState::NotCached => None,
         }
     }
 
-    /// Visits a hot page, which gains a life or loses one. Returns `true` if it stays hot.
-    fn is_used(&mut self, frames: &(impl Frames + ?Sized), frame: u32, lives: u8) -> bool {
-        if frames.take_referenced(frame) {
-            self.places[frame as usize] = Place::Hot((lives + 1).min(MAX_LIVES));
-            self.touch(frame);
-            return true;
-        }
-        self.places[frame as usize] = Place::Hot(lives.saturating_sub(1));
-        lives > 0
+    /// Returns the page behind that of a victim, if its run may leave with it.
+    fn behind_victim(&self, frame: u32, page: u64) -> Option<u64> {
+        (self.flags[frame as usize] & IN_RUN != 0).then(|| page.wrapping_add(1))
+    }
+
+    /// Returns `true` if the next cold page has this number and belongs to a run.
+    fn is_next_cold(&self, frames: &(impl Frames + ?Sized), page: u64) -> bool {
+        self.old.front().is_some_and(|&frame| self.page_of_run(frames, frame) == Some(page))
     }
 
     /// Names victims among the pages that are not set aside.

@@ -4,12 +4,6 @@
 //! many of those. If each page had its own answer, a part of a run would become hot, in pieces. Its
 //! next reader would miss the rest, in as many requests as there are pieces.
 
-use super::{HotCold, IN_RING};
-use crate::policy::Frames;
-
-/// The maximum number of hot pages that are visited to let one page pass the gate.
-const GATE_VISITS: usize = 16;
-
 /// The run of pages that the gate refused last.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -28,38 +22,6 @@ impl Gate {
     /// Notes the answer for a page, with the time of the first page of its run.
     pub(super) fn note(&mut self, page: u64, first: u16, passes: bool) {
         self.refused = (!passes).then_some((page.wrapping_add(1), first));
-    }
-}
-
-impl HotCold {
-    /// Returns `true` if a page that returns, and was last used at `time`, may become hot.
-    pub(super) fn passes(&mut self, frames: &(impl Frames + ?Sized), page: u64, time: u16) -> bool {
-        let run = self.gate.run_before(page, time);
-        let passes = run.is_none() && self.open_gate(frames, time);
-        self.gate.note(page, run.unwrap_or(time), passes);
-        passes
-    }
-
-    /// Makes a hot page cold that was not used since `time`. Returns `true` if one was found.
-    fn open_gate(&mut self, frames: &(impl Frames + ?Sized), time: u16) -> bool {
-        for _ in 0..GATE_VISITS {
-            let Some((frame, lives)) = self.next() else { break };
-            if self.is_used(frames, frame, lives) {
-                self.ring.push_back(frame);
-                continue;
-            }
-            // Ages are compared, not times, because the clock wraps around.
-            let now = self.now;
-            let is_older = now.wrapping_sub(self.times[frame as usize]) > now.wrapping_sub(time);
-            if is_older {
-                self.dequeue(frame, IN_RING);
-                self.chill(frame);
-            } else {
-                self.ring.push_back(frame);
-            }
-            return is_older;
-        }
-        false
     }
 }
 

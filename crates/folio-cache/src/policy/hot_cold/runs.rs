@@ -12,12 +12,6 @@
 //! - the choice of victims: the pages that follow the last victim are named too, up to one that
 //!   was used.
 
-use super::{HotCold, IN_RING, IN_RUN, Place};
-use crate::policy::{FrameState, Frames};
-
-/// The most pages that are judged like the one before them: one in so many frames.
-const SHARE: u32 = 32;
-
 /// The run that came last, and the pages that became cold with their run.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
@@ -49,54 +43,14 @@ impl Runs {
         self.beyond
     }
 
+    /// Notes that a page became cold with the one before it.
+    pub(super) fn note_cold(&mut self) {
+        self.beyond += 1;
+    }
+
     /// Notes that a page became hot.
     pub(super) fn note_hot(&mut self) {
         self.beyond = self.beyond.saturating_sub(1);
-    }
-}
-
-impl HotCold {
-    /// Returns the most pages that are judged like the one before them.
-    pub(super) fn most_of_run(&self) -> u32 {
-        self.frames / SHARE
-    }
-
-    /// Returns the page in a frame if it belongs to a run and can be evicted.
-    fn page_of_run(&self, frames: &(impl Frames + ?Sized), frame: u32) -> Option<u64> {
-        if self.flags[frame as usize] & IN_RUN == 0 {
-            return None;
-        }
-        match frames.inspect(frame) {
-            FrameState::Evictable(page) => Some(page),
-            FrameState::Pinned | FrameState::NotCached => None,
-        }
-    }
-
-    /// Returns the page behind that of a victim, if its run may leave with it.
-    pub(super) fn behind_victim(&self, frame: u32, page: u64) -> Option<u64> {
-        (self.flags[frame as usize] & IN_RUN != 0).then(|| page.wrapping_add(1))
-    }
-
-    /// Returns `true` if the next cold page has this number and belongs to a run.
-    pub(super) fn is_next_cold(&self, frames: &(impl Frames + ?Sized), page: u64) -> bool {
-        self.old.front().is_some_and(|&frame| self.page_of_run(frames, frame) == Some(page))
-    }
-
-    /// Makes the hot pages cold that follow one that just became cold, in their file and in the
-    /// clock, up to one that was used.
-    pub(super) fn cool_run(&mut self, frames: &(impl Frames + ?Sized), mut page: u64) {
-        for _ in 0..self.most_of_run() {
-            page = page.wrapping_add(1);
-            let Some(&frame) = self.ring.front() else { break };
-            let Place::Hot(lives) = self.places[frame as usize] else { break };
-            if self.page_of_run(frames, frame) != Some(page) || self.is_used(frames, frame, lives) {
-                break;
-            }
-            self.ring.pop_front();
-            self.dequeue(frame, IN_RING);
-            self.chill(frame);
-            self.runs.beyond += 1;
-        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The hot clock: laps, lives, and how many are hot.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
+use std::ops::Range;
 
 use super::*;
 
@@ -90,7 +92,7 @@ struct Chunks {
     policy: HotCold,
     /// By frame: its page, and the uses of that.
     pages: RefCell<Vec<(Option<u64>, u8)>>,
-    frames: std::collections::HashMap<u64, u32>,
+    frames: HashMap<u64, u32>,
     free: Vec<u32>,
 }
 
@@ -104,7 +106,7 @@ impl Frames for RefCell<Vec<(Option<u64>, u8)>> {
     }
 
     fn take_referenced(&self, frame: u32) -> bool {
-        std::mem::take(&mut self.borrow_mut()[frame as usize].1) > 0
+        mem::take(&mut self.borrow_mut()[frame as usize].1) > 0
     }
 }
 
@@ -112,11 +114,11 @@ impl Chunks {
     fn new(frames: u32) -> Self {
         let pages = RefCell::new(vec![(None, 0); frames as usize]);
         let (policy, free) = (HotCold::new(frames), (0..frames).collect());
-        Self { policy, pages, frames: Default::default(), free }
+        Self { policy, pages, frames: HashMap::new(), free }
     }
 
     /// Reads pages. Returns the number of requests, one for each gap, and that of missing pages.
-    fn read(&mut self, pages: std::ops::Range<u64>) -> (usize, usize) {
+    fn read(&mut self, pages: Range<u64>) -> (usize, usize) {
         let is_missing = |page: &u64| !self.frames.contains_key(page);
         let mut missing: Vec<u64> = pages.clone().filter(is_missing).collect();
         while self.free.len() < missing.len() {
