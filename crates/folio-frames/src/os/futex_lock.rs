@@ -456,6 +456,21 @@ mod tests {
         assert!(rounds < 1000, "{rounds} rounds until another thread had it {TIMES} times");
     }
 
+    /// Whatever the processor does: the thread before hangs on to its time, or loses it.
+    #[test]
+    fn a_lock_that_is_wanted_is_not_for_a_thread_that_comes() {
+        let lock = FutexLock::INIT;
+        for (word, then) in [(SLEPT_ON, FREE), (WANTED, HANDED)] {
+            let held = lock.lock();
+            lock.0.store(word, Ordering::Relaxed);
+            // SAFETY: held by this thread.
+            unsafe { lock.unlock(held) };
+            assert_eq!(lock.0.load(Ordering::Relaxed), then, "left when the word was {word}");
+            assert!(lock.take(then, LOCKED), "nobody has it");
+            lock.0.store(FREE, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn a_lock_that_was_handed_to_no_thread_is_free() {
         let lock = Mutex::new(());
