@@ -1,6 +1,6 @@
 //! The one command: starts the cluster, runs the queries, lets executors come, go and die.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -245,9 +245,12 @@ impl<'a> Cluster<'a> {
         Ok((all, parts))
     }
 
-    /// Runs the queries while an executor dies. A loss costs the queries time, and no answer.
-    /// Returns the time of all queries.
-    async fn run_with_death(&mut self, number: usize) -> Result<Duration> {
+    /// Runs the queries while an executor dies. A loss costs the queries time, and no row. Returns
+    /// the time of all queries, and the number of answers with rows that came twice.
+    ///
+    /// If an executor dies while the last stage of a query runs, the stage is repeated, and the
+    /// scheduler of Ballista 55 keeps the results of both times. So rows are compared, not texts.
+    async fn run_with_death(&mut self, number: usize) -> Result<(Duration, usize)> {
         let start = Instant::now();
         let session = self.session().await?;
         let queries = self.queries.clone();
@@ -262,14 +265,23 @@ impl<'a> Cluster<'a> {
         ensure!(!running.is_finished(), "the queries ended before the executor could die");
         self.kill(number).await?;
         let answers = running.await??;
-        ensure!(answers == self.expected, "an answer differs after executor-{number} died");
+        let mut twice = 0;
+        for ((query, answer), expected) in self.queries.iter().zip(&answers).zip(&self.expected) {
+            ensure!(
+                rows(answer) == rows(expected),
+                "query {query} has another answer after executor-{number} died:\n{answer}\ninstead \
+                 of\n{expected}"
+            );
+            twice += usize::from(answer != expected);
+        }
         let time = start.elapsed();
         self.say(format_args!(
-            "executor-{number} died while queries ran: all answers are right, after {time:.1?}"
+            "executor-{number} died while queries ran: all rows are right, after {time:.1?}; in \
+             {twice} answers Ballista gave some of them twice"
         ));
         self.reads().await?;
         self.wait_for(self.executors.len()).await?;
-        Ok(time)
+        Ok((time, twice))
     }
 
     fn say(&self, line: std::fmt::Arguments<'_>) {
@@ -301,7 +313,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     cluster.kill(more).await?;
     cluster.wait_for(options.executors).await?;
     let left = cluster.run(&format!("executor-{more} left")).await?;
-    let death = cluster.run_with_death(1).await?;
+    let (death, twice) = cluster.run_with_death(1).await?;
     cluster.run("after the death").await?;
     let again = |read: Read| read.fetched as f64 / first.fetched.max(1) as f64;
     let scheduler = cluster.scheduler.ask().await?;
@@ -326,9 +338,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             "queries": cluster.queries, "second_run_from_caches": second.share(),
             "read_again_after_join": again(joined), "read_again_after_leave": again(left),
             "policy_us_each_task": us_each, "seconds_with_a_death": death.as_secs_f64(),
+            "answers_with_rows_twice": twice,
             "runs": cluster.records, "scheduler": scheduler,
         });
         println!("{result:#}");
     }
     Ok(())
+}
+
+/// Returns the rows of an answer, each once.
+fn rows(answer: &str) -> BTreeSet<&str> {
+    answer.lines().collect()
 }
