@@ -466,7 +466,7 @@ mod tests {
             // SAFETY: held by this thread.
             unsafe { lock.unlock(held) };
             assert_eq!(lock.0.load(Ordering::Relaxed), then, "left when the word was {word}");
-            assert!(lock.take(then, LOCKED), "nobody has it");
+            assert!(lock.take(then, LOCKED), "no thread has it");
             lock.0.store(FREE, Ordering::Relaxed);
         }
     }
