@@ -232,20 +232,20 @@ impl HotCold {
         self.frames / RUN_SHARE
     }
 
-    /// Returns the page in a frame if it belongs to a run and can be evicted.
+    /// Returns `true` if the page in a frame may belong to a run.
+    pub(super) fn is_in_run(&self, frame: u32) -> bool {
+        self.flags[frame as usize] & IN_RUN != 0
+    }
+
+    /// Returns the page in a frame if it may belong to a run and can be evicted.
     pub(super) fn page_of_run(&self, frames: &(impl Frames + ?Sized), frame: u32) -> Option<u64> {
-        if self.flags[frame as usize] & IN_RUN == 0 {
+        if !self.is_in_run(frame) {
             return None;
         }
         match frames.inspect(frame) {
             FrameState::Evictable(page) => Some(page),
             FrameState::Pinned | FrameState::NotCached => None,
         }
-    }
-
-    /// Returns the page behind that of a victim, if its run may leave with it.
-    fn behind_victim(&self, frame: u32, page: u64) -> Option<u64> {
-        (self.flags[frame as usize] & IN_RUN != 0).then(|| page.wrapping_add(1))
     }
 
     /// Returns `true` if the next cold page has this number and belongs to a run.
@@ -299,7 +299,7 @@ impl HotCold {
                     Some(_) => {
                         self.ghosts.insert(page, self.times[frame as usize]);
                         victims.push(frame);
-                        next = self.behind_victim(frame, page);
+                        next = self.is_in_run(frame).then(|| page.wrapping_add(1));
                     }
                 },
             }
@@ -321,7 +321,7 @@ impl HotCold {
         if self.plan == Plan::LastUse {
             return self.heat(frame, 0);
         }
-        let is_run = self.flags[frame as usize] & IN_RUN != 0;
+        let is_run = self.is_in_run(frame);
         let like_last = self.runs.answer(page).filter(|_| is_run);
         let is_hot = like_last.unwrap_or_else(|| {
             self.hot + self.runs.beyond() < self.max_hot()

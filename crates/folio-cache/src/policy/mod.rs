@@ -165,7 +165,7 @@ pub trait Policy: Send + fmt::Debug {
     /// Appends up to `wanted` frames to `victims`. Their pages are evicted in this order.
     ///
     /// Called when frames are needed, again and again until enough are free or no victim is named.
-    /// It may name some more, where pages should leave together.
+    /// A policy may name some more than `wanted` if their pages should leave together.
     /// A victim is [`FrameState::Evictable`] when it is named, and is named once. The policy
     /// forgets it; a victim that cannot be evicted after all is [restored](Self::restore). The
     /// policy may name fewer than `wanted` if it met many pinned pages, and none at all. Then the

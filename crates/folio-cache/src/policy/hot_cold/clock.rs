@@ -1,6 +1,6 @@
 //! The hot clock: its hand visits hot pages, and makes those cold that were not used.
 
-use super::{HotCold, IN_RING, IN_RUN, MAX_LIVES, Place, Visits};
+use super::{HotCold, IN_RING, MAX_LIVES, Place, Visits};
 use crate::policy::{FrameState, Frames};
 
 /// The maximum number of hot pages that are visited to let one page pass the gate.
@@ -26,7 +26,7 @@ impl HotCold {
                 FrameState::Evictable(page) if !self.is_used(frames, frame, lives) => {
                     self.dequeue(frame, IN_RING);
                     self.chill(frame);
-                    if self.flags[frame as usize] & IN_RUN != 0 {
+                    if self.is_in_run(frame) {
                         self.cool_run(frames, page);
                     }
                     return true;
