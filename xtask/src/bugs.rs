@@ -46,12 +46,9 @@ impl Check {
             Self::Cache("lib") => "test -p folio-cache --lib".to_owned(),
             Self::Cache(test) => format!("test -p folio-cache --test {test}"),
             Self::Shuttle => {
-                "test --release -p folio-frames -p folio-cache --test shuttle --no-fail-fast"
-                    .to_owned()
+                "test --release -p folio-frames -p folio-cache --test shuttle".to_owned()
             }
-            Self::CacheShuttle => {
-                "test --release -p folio-cache --test shuttle --no-fail-fast".to_owned()
-            }
+            Self::CacheShuttle => "test --release -p folio-cache --test shuttle".to_owned(),
             Self::Torture => "run --release -p folio -- torture . --seconds 20".to_owned(),
         }
     }

@@ -108,6 +108,10 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
     let mut command = with_bugs(&run, check);
     if let Some(name) = broken {
         command.env("BROKEN", name);
+        // One test that fails is enough. The harness calls its option unstable.
+        if check != Check::Torture {
+            command.args(["--", "-Zunstable-options", "--fail-fast"]);
+        }
     }
     let log = target_dir().join(format!("seeded-bugs/{name}-{}.log", check.name()));
     let started = Instant::now();
@@ -151,6 +155,8 @@ fn with_bugs(arguments: &str, check: Check) -> Command {
     command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target_dir().join(folder));
     // The bugs are found without them too, and builds are faster.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    // For `--fail-fast` of the test harness; for the build as well, which else would be another.
+    command.env("RUSTC_BOOTSTRAP", "1");
     command.env_remove("BROKEN");
     command
 }
