@@ -64,7 +64,8 @@ mod copy {
     /// From this length on, one string instruction is faster than chunks of 16-byte loads. (4 KiB
     /// on Zen 4: 43 ns against 68; memcpy 43.)
     const STRING_FROM: usize = 1024;
-    /// From this length on, it pays to wait for the first bytes: see [`late_string`].
+    /// From this length on, a string instruction copies, unless the registers are said to be better
+    /// for pages. It pays to wait for the first bytes: see [`late_string`].
     const LATE_FROM: usize = 3072;
 
     macro_rules! load {
@@ -126,7 +127,9 @@ mod copy {
             // SAFETY: as above.
             WIDE_FROM..LATE_FROM => unsafe { wide::<P>(from, to, len) },
             // SAFETY: as above.
-            _ if is_just_ahead(from, to) => unsafe { wide::<P>(from, to, len) },
+            _ if P::vectors().copy_pages() || is_just_ahead(from, to) => unsafe {
+                wide::<P>(from, to, len);
+            },
             // SAFETY: as above.
             _ => unsafe { late_string(from, to, len) },
         }
@@ -149,7 +152,7 @@ mod copy {
     /// 395 ns on Zen 4 instead of 509, where memcpy takes 427. It costs up to 10 ns for pages in a
     /// cache.
     #[inline(always)]
-    unsafe fn late_string(from: *const u8, to: *mut u8, len: usize) {
+    pub(super) unsafe fn late_string(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: as in `string`; any address may be prefetched.
         unsafe {
             asm!("mov {late}, [rsi]",
@@ -448,6 +451,12 @@ mod tests {
         std::println!("{tried} of 2 widths exist on this processor");
         // SAFETY: as above.
         check_copies(|from, to| unsafe { copy::chunks(from, to.as_mut_ptr(), to.len()) }, &lengths);
+        // The processor at hand may have better than the instruction for pages.
+        let late = |from: *const u8, to: &mut [u8]| {
+            // SAFETY: as above.
+            unsafe { copy::late_string(from, to.as_mut_ptr(), to.len()) }
+        };
+        check_copies(late, &[3072, 3073, 4096]);
     }
 
     #[cfg(all(target_arch = "x86_64", not(miri)))]

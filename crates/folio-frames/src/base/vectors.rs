@@ -4,7 +4,10 @@
 ///
 /// Of interest on x86-64, where the processor may have more than the program was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vectors(Width);
+pub struct Vectors {
+    width: Width,
+    copy_pages: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Width {
@@ -15,7 +18,7 @@ pub(crate) enum Width {
 
 impl Vectors {
     /// SSE2: registers of 128 bits.
-    pub const BITS_128: Self = Self(Width::Bits128);
+    pub const BITS_128: Self = Self::new(Width::Bits128);
 
     /// Returns AVX: registers of 256 bits.
     ///
@@ -24,7 +27,7 @@ impl Vectors {
     /// This processor has registers of 256 bits, and all other code that runs on it leaves them as
     /// they were.
     pub const unsafe fn bits_256() -> Self {
-        Self(Width::Bits256)
+        Self::new(Width::Bits256)
     }
 
     /// Returns AVX-512: registers of 512 bits.
@@ -34,15 +37,35 @@ impl Vectors {
     /// This processor has AVX-512F and its registers of 512 bits, and all other code that runs on
     /// it leaves them as they were.
     pub const unsafe fn bits_512() -> Self {
-        Self(Width::Bits512)
+        Self::new(Width::Bits512)
     }
 
+    /// Returns the same registers, which copy whole pages too. Without this, a string instruction
+    /// copies from 3 KiB on.
+    ///
+    /// Right for processors of Intel with AVX-512: a page in their caches takes 46 ns by registers
+    /// on Sapphire Rapids, and 56 by the instruction. On Zen 4 the instruction takes 43 and
+    /// registers 60.
+    #[must_use]
+    pub const fn for_pages(self) -> Self {
+        Self { copy_pages: true, ..self }
+    }
+
+    const fn new(width: Width) -> Self {
+        Self { width, copy_pages: false }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle)))]
+impl Vectors {
     #[inline(always)]
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", target_feature = "sse2", not(miri), not(shuttle))),
-        expect(dead_code, reason = "other copies use no vector registers")
-    )]
     pub(crate) const fn width(self) -> Width {
-        self.0
+        self.width
+    }
+
+    /// Returns `true` if registers copy whole pages.
+    #[inline(always)]
+    pub(crate) const fn copy_pages(self) -> bool {
+        self.copy_pages
     }
 }

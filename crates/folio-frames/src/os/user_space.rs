@@ -3,6 +3,8 @@
 use core::marker::PhantomData;
 #[cfg(feature = "track")]
 use core::panic::Location;
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::AtomicU8;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -38,6 +40,30 @@ std::thread_local! {
     };
 }
 
+/// Returns `true` if Intel made this processor. Asks it once: under a hypervisor that takes
+/// microseconds.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn is_by_intel() -> bool {
+    static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
+    const UNKNOWN: u8 = 0;
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+    #[cold]
+    fn ask() -> u8 {
+        let answer = std::arch::x86_64::__cpuid(0);
+        let name = [answer.ebx, answer.edx, answer.ecx].map(u32::to_le_bytes);
+        let known = if name.as_flattened() == b"GenuineIntel" { YES } else { NO };
+        // Relaxed: the number is all that is told.
+        KNOWN.store(known, Ordering::Relaxed);
+        known
+    }
+    match KNOWN.load(Ordering::Relaxed) {
+        UNKNOWN => ask() == YES,
+        known => known == YES,
+    }
+}
+
 impl<S: Scheme> Platform for UserSpace<S> {
     type Scheme = S;
     #[cfg(not(shuttle))]
@@ -60,7 +86,8 @@ impl<S: Scheme> Platform for UserSpace<S> {
         if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vbmi2")
         {
             // SAFETY: they exist, and are detected only if the system saves them.
-            unsafe { Vectors::bits_512() }
+            let vectors = unsafe { Vectors::bits_512() };
+            if is_by_intel() { vectors.for_pages() } else { vectors }
         } else if std::is_x86_feature_detected!("avx") {
             // SAFETY: as above.
             unsafe { Vectors::bits_256() }
