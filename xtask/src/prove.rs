@@ -65,15 +65,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if has("--all") { crate::tsan::run(&[]) } else { Ok(()) }
 }
 
+/// Returns `true` if Miri is there. Installs it if it is not.
+pub(crate) fn has_miri() -> bool {
+    let is_there = || succeeds(&mut nightly("run nightly cargo miri --version"));
+    let install =
+        "toolchain install nightly --profile minimal --component miri --component rust-src";
+    is_there() || succeeds(&mut nightly(install)) && is_there()
+}
+
 /// Runs Miri over the word and the frames, one schedule for each seed.
 fn miri(seeds: u32) -> Result<(), Failure> {
-    let there = || succeeds(&mut nightly("run nightly cargo miri --version"));
-    if !there() {
-        succeeds(&mut nightly(
-            "toolchain install nightly --profile minimal --component miri --component rust-src",
-        ));
-    }
-    if !there() {
+    if !has_miri() {
         eprintln!("SKIPPED: Miri: it is missing and 'rustup toolchain install nightly' failed");
         return Ok(());
     }
