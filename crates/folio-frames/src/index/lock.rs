@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
-use crate::index::slot::Slot;
+use crate::index::slot::{Lookup, Slot};
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::zone::Zone;
 
@@ -159,6 +159,16 @@ impl<P: Platform> fmt::Debug for LockedSlot<'_, P> {
     }
 }
 
+/// Gives back a reference that a lookup took to a folio with bytes that may change. The exclusive
+/// handle that stood for the page lock was opened without the slot. An unlocked slot never names
+/// such a folio: the slot's own reference is to one with bytes that do not change.
+#[cold]
+#[inline(never)]
+pub(super) fn opened_elsewhere<P: Platform>(folio: FolioRef<P>) -> Lookup<P> {
+    drop(folio);
+    Lookup::InProgress
+}
+
 /// The page lock of a slot with a frozen folio, which may be filled, moved or removed.
 ///
 /// Dropping it empties the slot and frees the folio, so that a fill that fails or panics leaves
@@ -244,7 +254,8 @@ impl<P: Platform> FrozenSlot<'_, P> {
     /// Keeps the page lock but not the borrow of the slot, for a fill that outlives its caller.
     /// Returns the exclusive handle, which stands for both until [`Slot::resume`].
     ///
-    /// If the handle is freed instead, the slot stays locked forever.
+    /// If the handle is freed or opened instead, the slot stays locked, until a handle of this frame
+    /// resumes it.
     ///
     /// # Panics
     ///

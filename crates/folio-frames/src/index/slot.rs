@@ -50,7 +50,7 @@ use crate::base::seeded_bugs::{no_recheck, same_version};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
 use crate::index::entry::{Entry, FIRST_VERSION, next};
-use crate::index::lock::{FrozenSlot, LockedSlot};
+use crate::index::lock::{FrozenSlot, LockedSlot, opened_elsewhere};
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
@@ -170,7 +170,11 @@ impl<P: Platform> Slot<P> {
                 // R8. The load cannot move before try_get, which is an Acquire. If the folio was
                 // freed and reused before, the slot changed before the init of the new life, which
                 // try_get has seen.
-                if self.load(Ordering::Relaxed).is_same_folio(seen) || no_recheck() {
+                let again = self.load(Ordering::Relaxed);
+                if again.is_same_folio(seen) || no_recheck() {
+                    if again.is_locked() && zone.descriptor(head).is_volatile() {
+                        return opened_elsewhere(folio);
+                    }
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
                     Lookup::Hit(folio)
@@ -228,10 +232,11 @@ impl<P: Platform> Slot<P> {
     /// Panics if the folio has fewer frames behind that one.
     #[inline]
     pub fn count_following(slots: &[Self], folio: &FolioRef<P>, n: u32) -> usize {
-        let frames = slots.len() as u32 + n - 1;
+        let end = (slots.len() as u64).saturating_add(n.into());
         assert!(
-            frames <= folio.frames_behind(),
-            "{frames} frames lie not behind that of {folio:?}"
+            end <= u64::from(folio.frames_behind()) + 1,
+            "{} slots from the {n}-th frame on are more than the frames behind that of {folio:?}",
+            slots.len()
         );
         let first = folio.zone().number(folio.at()) + n;
         // Relaxed: as in pfn.
