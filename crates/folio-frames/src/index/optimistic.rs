@@ -108,8 +108,8 @@ impl<P: Platform> Slot<P> {
     /// The copy begins at byte `within` of the slot's frame. Returns `Some` if `buf` holds it. The
     /// value is `true` if this was the first use of a frame with a readahead marker, as
     /// [`FolioRef::set_referenced`](crate::FolioRef::set_referenced) returns it. Returns `None` if
-    /// the slot is empty or locked, or changed during the copy, or `wanted` returned `false`. Then
-    /// `buf` is unchanged or zeroed.
+    /// the slot is empty or locked, or its folio is not of the zone of `map`, or it changed during
+    /// the copy, or `wanted` returned `false`. Then `buf` is unchanged or zeroed.
     ///
     /// `wanted` is called between the two loads of the slot. A value that it loads with Acquire is
     /// as valid as the bytes: at the second load the folio has not changed since the first.
@@ -163,8 +163,9 @@ impl<P: Platform> Slot<P> {
 
     /// Asserts that a reader with a reference finds the bytes of `copy`, if the slot is unchanged.
     fn check(&self, map: DirectMap<'_, P>, before: Entry, within: usize, copy: &[u8]) {
-        // Relaxed: the reference keeps the bytes, and they differ only if the entry does.
-        if let Lookup::Hit(folio) = self.get(map.zone)
+        // By the entry of the copy: the slot may hold a folio of another zone by now. Relaxed: the
+        // reference keeps the bytes, and they differ only if the entry does.
+        if let Lookup::Hit(folio) = self.get_seen(map.zone, before)
             && self.load(Ordering::Relaxed) == before
         {
             let bytes = &folio.frame()[within..within + copy.len()];
@@ -180,4 +181,24 @@ impl<P: Platform> Slot<P> {
 #[cold]
 fn discard(buf: &mut [u8]) {
     buf.fill(0);
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use crate::{Arena, Order, UserSpace};
+
+    use super::*;
+
+    #[test]
+    fn the_check_of_a_copy_knows_that_the_folio_went_to_another_zone() {
+        let arenas = [(); 2].map(|()| Arena::<UserSpace>::new(2 << 20, &[]).unwrap());
+        let [here, there] = arenas.each_ref().map(Arena::zone);
+        let slot = Slot::new();
+        slot.install(here.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish();
+        let before = slot.load(Ordering::Relaxed);
+        // Between the second load of a read and its check.
+        drop(slot.try_lock(here).unwrap().replace(there.alloc_frozen(Order::ZERO).unwrap()));
+        slot.check(arenas[0].direct_map(), before, 0, &[1]);
+        drop(slot.try_lock(there).unwrap().remove());
+    }
 }
