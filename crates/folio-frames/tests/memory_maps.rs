@@ -305,8 +305,13 @@ fn contiguous_memory_has_no_hole() {
     for (start, end) in [(0, 1), (0, 600), (0x100, 0x101), (0xff, 0x102), (0x2ff, 0x301)] {
         assert_eq!(take(start, end).err(), Some(ContigError::NotOnline), "{start:#x}");
     }
-    assert_eq!(take(0x400, 0x401).err(), Some(ContigError::Unknown), "there is no metadata");
-    assert_eq!(take(0x2ff, 0x801).err(), Some(ContigError::NotOnline), "a hole between");
+    // A hole is one with metadata or without: behind, between, at both ends.
+    for (start, end) in [(0x400, 0x401), (0x2ff, 0x801), (0x2ff, 0x500), (0x7ff, 0x801)] {
+        assert_eq!(take(start, end).err(), Some(ContigError::NotOnline), "{start:#x}");
+    }
+    for (start, end) in [(0xa00, 0xa01), (0x9ff, 0xa01), (0, u64::MAX)] {
+        assert_eq!(take(start, end).err(), Some(ContigError::Unknown), "{start:#x}");
+    }
     for (start, end) in [(1, 0x100), (0x101, 0x300), (0x800, 0xa00)] {
         take(start, end).expect("frames in the map").free();
     }

@@ -163,9 +163,9 @@ impl<P: Platform> Zone<P> {
             return Err(ContigError::Empty);
         }
         let last = Pfn::new(range.end.as_u64() - 1);
-        let (Some(start), Some(last)) = (self.index(range.start), self.index(last)) else {
-            return Err(ContigError::Unknown);
-        };
+        // Also of blocks without metadata, which are holes.
+        let (start, last) = (self.index_in_span(range.start), self.index_in_span(last));
+        let (Some(start), Some(last)) = (start, last) else { return Err(ContigError::Unknown) };
         self.take_range(start..last + 1, owner)
     }
 
@@ -174,9 +174,9 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Errors
     ///
-    /// [`ContigError::Empty`] for 0 frames, [`ContigError::Unknown`] if no aligned range of that
-    /// size lies in the zone, [`ContigError::NoPlace`] if each one has frames that cannot move.
-    /// Otherwise the error of the last place that could not be emptied.
+    /// [`ContigError::Empty`] for 0 frames, [`ContigError::NotOnline`] if no block of the zone is
+    /// online, [`ContigError::Unknown`] if no aligned range of that size lies in the zone,
+    /// [`ContigError::NoPlace`] if each one has frames that cannot move. Otherwise the error of the last place that could not be emptied.
     pub fn alloc_contig(
         &'static self,
         frames: u32,
@@ -185,6 +185,9 @@ impl<P: Platform> Zone<P> {
     ) -> Result<Contig<P>, ContigError> {
         if frames == 0 {
             return Err(ContigError::Empty);
+        }
+        if self.online_frames() == 0 {
+            return Err(ContigError::NotOnline);
         }
         // Indices and frame numbers have the same alignment, up to that of the zone's first frame.
         let first = self.pfns().start.as_u64();

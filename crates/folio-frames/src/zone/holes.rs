@@ -45,8 +45,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
-    /// frames (16 TiB).
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -104,8 +104,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
-    /// frames (16 TiB).
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -146,7 +146,8 @@ impl<P: Platform> Zone<P> {
             span.frames()
         );
         let frames = span.frames() as u32;
-        let (first, numbers) = (span.start, Self::reserve_numbers(frames));
+        let first = span.start;
+        let numbers = Self::reserve_numbers(first, frames, direct_map);
         // SAFETY: the caller's promise. Descriptors and referenced bits of these blocks only are
         // initialised here.
         let (memmap, blocks) =

@@ -38,6 +38,31 @@ macro_rules! write_fields {
     };
 }
 
+/// Panics if no zone can have `frames` frames from `first` on.
+fn assert_fits(first: Pfn, frames: u32) {
+    assert!(
+        frames > 0 && frames.is_multiple_of(BLOCK_ORDER.frames()),
+        "frame count {frames} is not a multiple of 512 (2 MiB)"
+    );
+    assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
+    assert!(
+        first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
+        "{first:?} is not a multiple of 1024 frames (4 MiB)"
+    );
+    assert!(
+        first.as_u64() <= MOST_FRAMES - u64::from(frames),
+        "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
+    );
+}
+
+/// Panics if the bytes of frames are not aligned to a frame.
+fn assert_aligned(direct_map: *mut u8) {
+    assert!(
+        direct_map.addr().is_multiple_of(FRAME_SIZE),
+        "the direct map at {direct_map:?} is not aligned to a frame (4096)"
+    );
+}
+
 impl<P: Platform> Zone<P> {
     /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames, a multiple
     /// of 512.
@@ -46,12 +71,17 @@ impl<P: Platform> Zone<P> {
         layout
     }
 
-    /// Reserves numbers for the frames of a zone.
-    pub(super) fn reserve_numbers(frames: u32) -> Numbers {
+    /// Reserves numbers for the frames of a zone. They are never given back, so all that may be
+    /// wrong with the zone is found before.
+    pub(super) fn reserve_numbers(first: Pfn, frames: u32, direct_map: *mut u8) -> Numbers {
+        if frames > 0 {
+            assert_fits(first, frames);
+        }
+        assert_aligned(direct_map);
         let Some(numbers) = Numbers::reserve(frames) else {
             panic!(
                 "a zone of {frames} frames: it must have some, and all zones that a program ever \
-                 made together at most 2^32 (16 TiB)"
+                 made together less than 2^32 (16 TiB)"
             )
         };
         numbers
@@ -72,9 +102,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
-    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if `first`
+    /// is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is not
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -92,7 +123,7 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
-        let numbers = Self::reserve_numbers(frames);
+        let numbers = Self::reserve_numbers(first, frames, direct_map);
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
     }
@@ -123,9 +154,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
-    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if `first`
+    /// is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is not
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -164,7 +196,7 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> &'static mut Self {
-        let numbers = Self::reserve_numbers(frames);
+        let numbers = Self::reserve_numbers(first, frames, direct_map);
         let all = core::iter::once(0..(frames / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
         let (memmap, blocks) =
@@ -187,19 +219,7 @@ impl<P: Platform> Zone<P> {
     ) -> (Memmap<P::Scheme>, Blocks) {
         let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
-        assert!(
-            frames > 0 && frames.is_multiple_of(per_block),
-            "frame count {frames} is not a multiple of 512 (2 MiB)"
-        );
-        assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
-        assert!(
-            first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
-            "{first:?} is not a multiple of 1024 frames (4 MiB)"
-        );
-        assert!(
-            first.as_u64() <= MOST_FRAMES - u64::from(frames),
-            "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
-        );
+        assert_fits(first, frames);
         let (_, offset) = Self::layout_and_blocks(frames);
         let per_run = per_block as usize;
         let runs = runs.map(|run| run.start * per_run..run.end * per_run);
@@ -245,10 +265,7 @@ impl<P: Platform> Zone<P> {
             "a zone of {frames} frames over a memmap of {}",
             memmap.frames()
         );
-        assert!(
-            direct_map.addr().is_multiple_of(FRAME_SIZE),
-            "the direct map at {direct_map:?} is not aligned to a frame (4096)"
-        );
+        assert_aligned(direct_map);
         let zone = place.as_mut_ptr();
         for cpu in 0..pcp::CPUS {
             // SAFETY: a field of the place.
