@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{Index, OURS, arena, assert_all_free, order, saturate, zone_at};
 use folio_frames::{
-    Adjacent, AllocError, Arena, BLOCK_ORDER, ContigError, FrozenFolio, KindOps, MemmapMemory,
-    MemoryMap, MigrateError, MigrateType, Order, Pfn, Refusal, Slot, UserSpace, Zone, migrate,
-    migrate_to,
+    Adjacent, AllocError, Arena, BLOCK_ORDER, Contig, ContigError, FrozenFolio, KindOps,
+    MemmapMemory, MemoryMap, MigrateError, MigrateType, Order, Pfn, PfnRange, Refusal, Slot,
+    UserSpace, Zone, migrate, migrate_to,
 };
 use folio_ref::schemes::{
     FrozenBit, Generational, GuessOne, LiveBitHigh, LiveBitLow, Tagged, ZeroFrozen,
@@ -242,4 +242,50 @@ fn a_folio_does_not_lose_its_destructor_to_another_zone() {
     assert_eq!(DESTROYED.load(Ordering::Relaxed), 1);
     assert_all_free(alike.zone());
     assert_all_free(without);
+}
+
+/// A place that is free is found, wherever the frames lie that cannot move.
+#[test]
+fn contiguous_memory_is_found_between_pinned_frames() {
+    let none = Index::new(0);
+    let range =
+        |start: u64, frames| PfnRange { start: Pfn::new(start), end: Pfn::new(start + frames) };
+    // The frames in use, as plain blocks or as pinned folios; the number of frames, the order of
+    // the alignment, and the place.
+    let cases: [(&[u64], u32, u8, Option<u64>); 8] = [
+        (&[10, 1000], 512, 0, Some(11)),
+        (&[10, 1000], 512, 3, Some(16)),
+        (&[10, 1000], 989, 0, Some(11)),
+        (&[10, 1000], 990, 0, None),
+        (&[0, 1023], 1022, 0, Some(1)),
+        (&[5, 600, 610], 400, 0, Some(6)),
+        (&[5, 300, 610], 400, 0, Some(611)),
+        (&[5, 300, 610], 400, 6, None),
+    ];
+    for (in_use, frames, align, place) in cases {
+        for is_plain in [true, false] {
+            let zone = zone_at::<Space>(0, 2);
+            let taken: Vec<_> = in_use
+                .iter()
+                .map(|&at| zone.alloc_contig_range(range(at, 1), &none).expect("a free frame"))
+                .collect();
+            let folios = taken.into_iter().flat_map(Contig::into_folios);
+            let (mut plain, mut pinned) = (Vec::new(), Vec::new());
+            for mut folio in folios {
+                if is_plain {
+                    plain.push(folio);
+                } else {
+                    folio.set_owner(OURS, u64::MAX);
+                    pinned.push(folio.init());
+                }
+            }
+            let found = zone.alloc_contig(frames, order(align), &none);
+            let at = found.as_ref().ok().map(|found| found.pfns().start.as_u64());
+            assert_eq!(at, place, "{frames} frames of order {align} beside {in_use:?}, {found:?}");
+            found.into_iter().for_each(Contig::free);
+            plain.into_iter().for_each(FrozenFolio::free);
+            drop(pinned);
+            assert_all_free(zone);
+        }
+    }
 }
