@@ -175,9 +175,7 @@ impl<P: Platform> Isolated<P> {
         let mut index = frames.start;
         // Split the blocks that lie across the edges.
         for edge in [frames.start, frames.end] {
-            while let Some((head, order)) =
-                captured_around(zone, edge).filter(|&(head, _)| head < edge)
-            {
+            while let Some((head, order)) = captured_around(zone, edge) {
                 let half =
                     Order::new(order.as_u8() - 1).expect("a block across an edge has two halves");
                 zone.descriptor(head).set_shape(Kind::ISOLATED, half);
@@ -320,13 +318,14 @@ fn split_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     }
 }
 
-/// Returns the captured block that contains a frame: its head and order.
+/// Returns the captured block that contains a frame and the one before: its head and order.
 fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Order)> {
-    if index >= zone.frames() {
+    // A captured block lies in one 2 MiB block. The next one may have no metadata, or not exist.
+    if index.is_multiple_of(BLOCK_ORDER.frames()) {
         return None;
     }
     zone.head_of(index)
-        .filter(|(_, shape)| shape.kind == Kind::ISOLATED)
+        .filter(|&(head, shape)| head < index && shape.kind == Kind::ISOLATED)
         .map(|(head, shape)| (head, shape.order))
 }
 
