@@ -126,10 +126,9 @@ impl<P: Platform> Slot<P> {
         buf: &mut [u8],
         wanted: impl FnOnce() -> bool,
     ) -> Option<bool> {
-        assert!(
-            within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within,
-            "a range past the end of a frame"
-        );
+        if within > FRAME_SIZE || buf.len() > FRAME_SIZE - within {
+            past_the_frame(within, buf.len());
+        }
         // Acquire: pairs with Release in unlock, which published the bytes.
         let before = self.load(Ordering::Acquire);
         let number = before.number_unlocked(map.zone)?;
@@ -175,6 +174,14 @@ impl<P: Platform> Slot<P> {
             );
         }
     }
+}
+
+/// Reports a range that does not lie in one frame. A function of its own, so that a read has no
+/// code for the message.
+#[cold]
+#[inline(never)]
+fn past_the_frame(within: usize, len: usize) -> ! {
+    panic!("{len} bytes from {within} on do not lie in a frame of {FRAME_SIZE}")
 }
 
 /// Zeroes a copy that failed the validation: its bytes may belong to another file.

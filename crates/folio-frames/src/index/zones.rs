@@ -59,7 +59,7 @@ impl fmt::Display for ZoneRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Overlaps => "the zone has a block of 2 MiB in common with one in the table",
-            Self::Full => "the table of zones is full",
+            Self::Full => "the table of zones is full: give it a larger `N`",
         })
     }
 }

@@ -176,7 +176,8 @@ impl<P: Platform> Zone<P> {
     ///
     /// [`ContigError::Empty`] for 0 frames, [`ContigError::NotOnline`] if no block of the zone is
     /// online, [`ContigError::Unknown`] if no aligned range of that size lies in the zone,
-    /// [`ContigError::NoPlace`] if each one has frames that cannot move. Otherwise the error of the last place that could not be emptied.
+    /// [`ContigError::NoPlace`] if each one has frames that cannot move. Otherwise the error of the
+    /// last place that could not be emptied.
     pub fn alloc_contig(
         &'static self,
         frames: u32,

@@ -360,8 +360,8 @@ impl<P: Platform> Zone<P> {
         self.unmovable(frames).next().is_none()
     }
 
-    /// Returns the last frame of each plain block, offline block and hole in the range, in ascending
-    /// order. The last of them may lie behind the range. Racy, as `looks_movable` is.
+    /// Returns the last frame of each plain block, offline block and hole in the range, from the
+    /// first on. The last of them may lie behind the range. Racy, as `looks_movable` is.
     pub(crate) fn unmovable(&self, frames: Range<u32>) -> impl Iterator<Item = u32> {
         // The first block may begin before the range.
         let is_there = frames.start < frames.end && self.blocks.has_metadata(frames.start);

@@ -99,8 +99,8 @@ pub trait Owner<P: Platform>: Sync {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrateError {
-    /// The frame is free, a tail, offline or a plain block, or the owner does not know the folio, or
-    /// its kind has a `destroy` function in one of two zones only.
+    /// The frame is free, a tail, offline or a plain block, or the owner does not know the folio,
+    /// or its kind has a `destroy` function in one of two zones only.
     NotMovable,
     /// The folio is pinned, its page lock is held, or it is a multi-slot folio that was not split.
     Busy,
@@ -113,7 +113,10 @@ pub enum MigrateError {
 impl core::fmt::Display for MigrateError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::NotMovable => "the frame is not movable",
+            Self::NotMovable => {
+                "no folio with this first frame can move: it is free, a tail, offline or plain, or \
+                 unknown to its owner or to the other zone"
+            }
             Self::Busy => "there are other references to the folio, or its slot is locked",
             Self::OutOfFrames => "no free frames to move the folio to",
             Self::Moved => "the folio has moved out of its slot already",

@@ -6,9 +6,9 @@
 //!   the other allocator ──adopt──▶ FrozenFolio ──▶ as in any zone ──last put, free──▶ its `free`
 //! ```
 //!
-//! Every block stays offline, so the zone's lists stay empty and nothing is allocated, migrated or
-//! compacted. A frame that was not adopted is frozen and no head of a block, which is what a frame
-//! of an offline block is to a walker (R1).
+//! Every block stays offline, so the zone's lists stay empty: nothing is allocated or compacted,
+//! and nothing moves within the zone or into it. A frame that was not adopted is frozen and no head
+//! of a block, which is what a frame of an offline block is to a walker (R1).
 
 use folio_ref::CHECKS;
 

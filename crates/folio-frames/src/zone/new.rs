@@ -102,10 +102,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if `first`
-    /// is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
-    /// TiB) or more.
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if
+    /// `first` is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is
+    /// not aligned to a frame, or if all zones that this program ever made would have 2^32 frames
+    /// (16 TiB) or more.
     ///
     /// # Safety
     ///
@@ -154,10 +154,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if `first`
-    /// is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
-    /// TiB) or more.
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if
+    /// `first` is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is
+    /// not aligned to a frame, or if all zones that this program ever made would have 2^32 frames
+    /// (16 TiB) or more.
     ///
     /// # Safety
     ///
