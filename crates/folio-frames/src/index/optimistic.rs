@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_check_of_a_copy_knows_that_the_folio_went_to_another_zone() {
+    fn a_copy_is_checked_after_its_page_left_for_another_zone() {
         let arenas = [(); 2].map(|()| Arena::<UserSpace>::new(2 << 20, &[]).unwrap());
         let [here, there] = arenas.each_ref().map(Arena::zone);
         let slot = Slot::new();
