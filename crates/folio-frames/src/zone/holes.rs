@@ -30,6 +30,7 @@ use crate::memmap::memmap::{Kind, Memmap, MemmapMemory};
 use crate::memmap::memory_map::MemoryMap;
 use crate::zone::buddy::Buddy;
 use crate::zone::folio::KindOps;
+use crate::zone::new::assert_fits;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
@@ -147,11 +148,12 @@ impl<P: Platform> Zone<P> {
         );
         let frames = span.frames() as u32;
         let first = span.start;
-        let numbers = Self::reserve_numbers(first, frames, direct_map);
+        assert_fits(first, frames, direct_map);
+        let numbers = Self::reserve_numbers(frames);
         // SAFETY: the caller's promise. Descriptors and referenced bits of these blocks only are
         // initialised here.
         let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, map.blocks()) };
+            unsafe { Self::over_metadata(metadata, holds, &numbers, map.blocks()) };
         let zone = Self::over_in(place, memmap, blocks, numbers, first, frames, direct_map, kinds);
         let index = |pfn: crate::Pfn| (pfn.as_u64() - span.start.as_u64()) as u32;
         let mut at = 0;

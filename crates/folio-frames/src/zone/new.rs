@@ -38,10 +38,12 @@ macro_rules! write_fields {
     };
 }
 
-/// Panics if no zone can have `frames` frames from `first` on.
-fn assert_fits(first: Pfn, frames: u32) {
+/// Panics if no zone can have `frames` frames from `first` on, with their bytes at `direct_map`.
+/// Inlined: with constants nothing of it is left.
+#[inline(always)]
+pub(crate) fn assert_fits(first: Pfn, frames: u32, direct_map: *mut u8) {
     assert!(
-        frames > 0 && frames.is_multiple_of(BLOCK_ORDER.frames()),
+        frames.is_multiple_of(BLOCK_ORDER.frames()),
         "frame count {frames} is not a multiple of 512 (2 MiB)"
     );
     assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
@@ -53,10 +55,6 @@ fn assert_fits(first: Pfn, frames: u32) {
         first.as_u64() <= MOST_FRAMES - u64::from(frames),
         "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
     );
-}
-
-/// Panics if the bytes of frames are not aligned to a frame.
-fn assert_aligned(direct_map: *mut u8) {
     assert!(
         direct_map.addr().is_multiple_of(FRAME_SIZE),
         "the direct map at {direct_map:?} is not aligned to a frame (4096)"
@@ -71,13 +69,9 @@ impl<P: Platform> Zone<P> {
         layout
     }
 
-    /// Reserves numbers for the frames of a zone. They are never given back, so all that may be
-    /// wrong with the zone is found before.
-    pub(super) fn reserve_numbers(first: Pfn, frames: u32, direct_map: *mut u8) -> Numbers {
-        if frames > 0 {
-            assert_fits(first, frames);
-        }
-        assert_aligned(direct_map);
+    /// Reserves numbers for the frames of a zone. They are never given back: all that may be wrong
+    /// with the zone is found before.
+    pub(super) fn reserve_numbers(frames: u32) -> Numbers {
         let Some(numbers) = Numbers::reserve(frames) else {
             panic!(
                 "a zone of {frames} frames: it must have some, and all zones that a program ever \
@@ -123,7 +117,8 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
-        let numbers = Self::reserve_numbers(first, frames, direct_map);
+        assert_fits(first, frames, direct_map);
+        let numbers = Self::reserve_numbers(frames);
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
     }
@@ -144,8 +139,7 @@ impl<P: Platform> Zone<P> {
     ) -> Self {
         let all = core::iter::once(0..(numbers.frames() / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
-        let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, all) };
+        let (memmap, blocks) = unsafe { Self::over_metadata(metadata, holds, &numbers, all) };
         Self::over(memmap, blocks, numbers, first, in_use, direct_map, kinds)
     }
 
@@ -196,11 +190,11 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> &'static mut Self {
-        let numbers = Self::reserve_numbers(first, frames, direct_map);
+        assert_fits(first, frames, direct_map);
+        let numbers = Self::reserve_numbers(frames);
         let all = core::iter::once(0..(frames / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
-        let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, all) };
+        let (memmap, blocks) = unsafe { Self::over_metadata(metadata, holds, &numbers, all) };
         Self::over_in(place, memmap, blocks, numbers, first, frames, direct_map, kinds)
     }
 
@@ -213,13 +207,11 @@ impl<P: Platform> Zone<P> {
     pub(super) unsafe fn over_metadata(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
-        first: Pfn,
         numbers: &Numbers,
         runs: impl Iterator<Item = Range<usize>>,
     ) -> (Memmap<P::Scheme>, Blocks) {
         let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
-        assert_fits(first, frames);
         let (_, offset) = Self::layout_and_blocks(frames);
         let per_run = per_block as usize;
         let runs = runs.map(|run| run.start * per_run..run.end * per_run);
@@ -265,7 +257,6 @@ impl<P: Platform> Zone<P> {
             "a zone of {frames} frames over a memmap of {}",
             memmap.frames()
         );
-        assert_aligned(direct_map);
         let zone = place.as_mut_ptr();
         for cpu in 0..pcp::CPUS {
             // SAFETY: a field of the place.
