@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
-use crate::index::slot::{Lookup, Slot};
+use crate::index::slot::Slot;
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::zone::Zone;
 
@@ -157,16 +157,6 @@ impl<P: Platform> fmt::Debug for LockedSlot<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "page lock on {:?}", self.slot)
     }
-}
-
-/// Gives back a reference that a lookup took to a folio with bytes that may change. The exclusive
-/// handle that stood for the page lock was opened without the slot. An unlocked slot never names
-/// such a folio: the slot's own reference is to one with bytes that do not change.
-#[cold]
-#[inline(never)]
-pub(super) fn opened_elsewhere<P: Platform>(folio: FolioRef<P>) -> Lookup<P> {
-    drop(folio);
-    Lookup::InProgress
 }
 
 /// The page lock of a slot with a frozen folio, which may be filled, moved or removed.

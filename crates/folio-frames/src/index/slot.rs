@@ -50,7 +50,7 @@ use crate::base::seeded_bugs::{no_recheck, same_version};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
 use crate::index::entry::{Entry, FIRST_VERSION, next};
-use crate::index::lock::{FrozenSlot, LockedSlot, opened_elsewhere};
+use crate::index::lock::{FrozenSlot, LockedSlot};
 use crate::zone::folio::{FolioRef, FrozenFolio};
 use crate::zone::track::Site;
 use crate::zone::zone::Zone;
@@ -171,17 +171,17 @@ impl<P: Platform> Slot<P> {
                 // freed and reused before, the slot changed before the init of the new life, which
                 // try_get has seen.
                 let again = self.load(Ordering::Relaxed);
-                if again.is_same_folio(seen) || no_recheck() {
-                    if again.is_locked() && zone.descriptor(head).is_volatile() {
-                        return opened_elsewhere(folio);
-                    }
+                let is_same = again.is_same_folio(seen) || no_recheck();
+                if is_same && !(again.is_locked() && zone.descriptor(head).is_volatile()) {
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
-                    Lookup::Hit(folio)
-                } else {
-                    P::trace(Event::Moved, || folio.pfn());
-                    Lookup::Moved
+                    return Lookup::Hit(folio);
                 }
+                P::trace(Event::Moved, || folio.pfn());
+                // With bytes that may change, the folio has no reference from this slot: the
+                // exclusive handle that stands for the page lock was opened without it. While the
+                // slot is unlocked, its own reference is to a folio with bytes that do not change.
+                if is_same { Lookup::InProgress } else { Lookup::Moved }
             }
             Err(refused) => {
                 P::trace(Event::Refused, || zone.pfn(head));
