@@ -72,7 +72,8 @@ impl<P: Platform, const N: usize> Zones<P, N> {
         Self { zones: [const { AtomicPtr::new(ptr::null_mut()) }; N] }
     }
 
-    /// Inserts a zone behind the others. Zones may span each other's holes.
+    /// Inserts a zone behind the others. Zones may span each other's holes. The zones of all arenas
+    /// have the same frame numbers, so a table takes one of them.
     ///
     /// # Errors
     ///
