@@ -32,13 +32,13 @@ impl<S: Scheme + fmt::Debug> Backing for Looks<S> {
 
 fn run<S: Scheme + fmt::Debug>() {
     let cache = CacheBuilder::<S>::with_scheme().capacity(2 << 20).build().unwrap();
-    let inner = folio_cache::testing::Memory::new(&[7; 8 * FRAME_SIZE]);
+    let inner = folio_cache::testing::Memory::new(&vec![7; 8 * FRAME_SIZE]);
     let backing = Arc::new(Looks { inner, cache: OnceLock::new(), seen: Mutex::default() });
     backing.cache.set(cache.clone()).unwrap();
     let file = cache.open_backing(backing.clone()).unwrap();
     // In the first life of these frames, and in a later one.
     for _ in 0..2 {
-        file.read_exact_at(&mut [0; 8 * FRAME_SIZE], 0).unwrap();
+        file.read_exact_at(&mut vec![0; 8 * FRAME_SIZE], 0).unwrap();
         for used in backing.seen.lock().unwrap().drain(..) {
             let parts = (used.in_flight_bytes > 0, used.pinned_bytes);
             assert_eq!(parts, (true, 0), "{}: {used:?}", S::NAME);

@@ -75,8 +75,8 @@ impl<P: Platform> Adjacent<P> {
         }
         let (last, _) = self.around(self.index + self.frames - 1);
         // Without the sum of the caller's number, which may overflow.
-        let least = last.max(self.index) + 1 - self.index;
-        let is_whole = (least..=self.frames).contains(&frames);
+        let before_last = last.max(self.index) - self.index;
+        let is_whole = (before_last + 1..=self.frames).contains(&frames);
         assert!(is_whole, "{frames} frames do not end in the last of the {self:?}");
         self.frames = frames;
     }
