@@ -5,6 +5,7 @@ mod common;
 use std::alloc::{Layout, alloc_zeroed};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{Index, OURS, arena, assert_all_free, order, saturate, zone_at};
@@ -32,8 +33,8 @@ fn metadata(frames: u32) -> NonNull<u8> {
 
 /// Makes a zone of the first `blocks` blocks of memory, all offline.
 fn offline_zone(blocks: u32, direct_map: *mut u8) -> Zone<Space> {
-    let mut usable = [0..u64::from(blocks) << 21];
-    let map = MemoryMap::new(&mut usable, &mut []);
+    let mut usable = 0..u64::from(blocks) << 21;
+    let map = MemoryMap::new(slice::from_mut(&mut usable), &mut []);
     let (metadata, holds) = (metadata(blocks * BLOCK_ORDER.frames()), MemmapMemory::Zeroed);
     // SAFETY: the metadata is the zone's; the bytes are not accessed, or are the caller's.
     unsafe { Zone::from_map(metadata, holds, &map, direct_map, &[]) }
