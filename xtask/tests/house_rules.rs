@@ -55,6 +55,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     // Zones over memory as a kernel has it: at chosen frame numbers, and with holes.
     "crates/folio-frames/tests/common/mod.rs",
     "crates/folio-frames/tests/memory_maps.rs",
+    "crates/folio-frames/tests/edges.rs",
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",

@@ -294,7 +294,7 @@ fn folios_move_out_of_a_block_with_holes() {
 
 #[test]
 fn contiguous_memory_has_no_hole() {
-    let mut usable = [0..0x30_0000, 0x80_0000..0xa0_0000];
+    let mut usable = [0..0x30_0000, 0x80_0000..0xa0_0000, 0x100_0000..0x120_0000];
     let mut reserved = [0..0x1000, 0x10_0000..0x10_1000];
     let map = MemoryMap::new(&mut usable, &mut reserved);
     let (zone, _) = zone_of::<DefaultScheme>(&map, MemmapMemory::Zeroed);
@@ -305,9 +305,16 @@ fn contiguous_memory_has_no_hole() {
     for (start, end) in [(0, 1), (0, 600), (0x100, 0x101), (0xff, 0x102), (0x2ff, 0x301)] {
         assert_eq!(take(start, end).err(), Some(ContigError::NotOnline), "{start:#x}");
     }
-    assert_eq!(take(0x400, 0x401).err(), Some(ContigError::Unknown), "there is no metadata");
-    assert_eq!(take(0x2ff, 0x801).err(), Some(ContigError::NotOnline), "a hole between");
-    for (start, end) in [(1, 0x100), (0x101, 0x300), (0x800, 0xa00)] {
+    // A hole is one with metadata or without: behind, between, at both ends.
+    for (start, end) in [(0x400, 0x401), (0x2ff, 0x801), (0x2ff, 0x500), (0x9ff, 0xa01)] {
+        assert_eq!(take(start, end).err(), Some(ContigError::NotOnline), "{start:#x}");
+    }
+    for (start, end) in [(0x1200, 0x1201), (0x11ff, 0x1201), (0, u64::MAX)] {
+        assert_eq!(take(start, end).err(), Some(ContigError::Unknown), "{start:#x}");
+    }
+    // The second last ends where metadata ends, and so do parts of it.
+    let taken = [(1, 0x100), (0x101, 0x300), (0x801, 0xa00), (0x800, 0xa00), (0x1000, 0x1200)];
+    for (start, end) in taken {
         take(start, end).expect("frames in the map").free();
     }
     // The largest range of the map, of 511 frames, is found at its place.

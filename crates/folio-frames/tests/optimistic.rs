@@ -139,7 +139,7 @@ fn a_locked_or_empty_slot_is_not_read() {
 }
 
 #[test]
-#[should_panic(expected = "a range past the end of a frame")]
+#[should_panic(expected = "8 bytes from 4089 on do not lie in a frame of 4096")]
 fn a_range_past_the_end_of_the_frame_is_refused() {
     let arena = common::arena::<DefaultScheme>(1);
     let _ = Slot::<UserSpace>::new().read(arena.direct_map(), FRAME_SIZE - 7, &mut [0; 8], || true);

@@ -8,11 +8,11 @@ use std::sync::Mutex;
 
 use common::{Index, OURS, assert_all_free, order};
 use folio_frames::{
-    Arena, ContigError, FrozenSlot, LockedSlot, MigrateError, Order, Owner, Pfn, PfnRange, Slot,
-    UserSpace, migrate,
+    Arena, ContigError, FrozenSlot, LockedSlot, Lookup, MigrateError, Order, Owner, Pfn, PfnRange,
+    Slot, UserSpace, migrate,
 };
-use folio_ref::DefaultScheme;
 use folio_ref::schemes::FrozenBit;
+use folio_ref::{DefaultScheme, Snapshot};
 
 /// Takes the page out of its slot during its migration, and drops the arena of the page.
 struct Dropper {
@@ -179,5 +179,52 @@ fn a_page_lock_follows_its_exclusive_handle() {
             .is_err()
     );
     drop(exchanged);
+    assert_all_free(zone);
+}
+
+/// A handle that stands for a page lock can be opened without its slot, as one with bytes that may
+/// change, and so can a later one of the same frame. A lookup by the slot, which names the frame
+/// still, must not return it: a reference from a slot shows slices.
+#[test]
+fn a_locked_slot_gives_no_reference_to_bytes_that_may_change() {
+    let arena = common::arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    let frozen = || zone.alloc_frozen(Order::ZERO).unwrap();
+    let refuses = |slot: &Slot<UserSpace>| {
+        matches!(slot.get(zone), Lookup::InProgress)
+            && slot.get_alone(zone).is_none()
+            && slot.try_lock(zone).is_none()
+    };
+    // The suspended handle itself.
+    let slot = Slot::<UserSpace>::new();
+    let page = slot.install(frozen()).unwrap().suspend().init_volatile();
+    assert!(refuses(&slot));
+    page.write(0, &[7]);
+    assert_eq!(zone.peek(page.pfn()).snapshot, Snapshot::Live(1), "each refused get was put back");
+    let frozen_again = page.freeze().expect("the only reference");
+    slot.resume(frozen_again).unwrap().remove().free();
+
+    // A later handle of its frame, after it was freed.
+    let suspended = slot.install(frozen()).unwrap().suspend();
+    let pfn = suspended.pfn();
+    suspended.free();
+    let all: Vec<_> = std::iter::from_fn(|| zone.alloc_frozen(Order::ZERO).ok()).collect();
+    let (same, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|folio| folio.pfn() == pfn);
+    others.into_iter().for_each(folio_frames::FrozenFolio::free);
+    let page = same.into_iter().next().expect("each free frame").init_volatile();
+    assert!(refuses(&slot));
+    slot.resume(page.freeze().expect("the only reference")).unwrap().remove().free();
+
+    // A handle that was exchanged for another one.
+    let mut locked = slot.install(frozen()).unwrap();
+    let page = std::mem::replace(locked.folio_mut(), frozen()).init_volatile();
+    assert!(refuses(&slot));
+    drop(locked);
+    assert!(refuses(&slot));
+    slot.resume(page.freeze().expect("the only reference")).unwrap().publish();
+    assert!(matches!(slot.get(zone), Lookup::Hit(_)), "its bytes do not change now");
+    let locked = slot.try_lock(zone).unwrap();
+    assert!(matches!(slot.get(zone), Lookup::Hit(_)), "readers ignore the page lock");
+    drop(locked.remove());
     assert_all_free(zone);
 }

@@ -84,14 +84,19 @@ impl Snapshot {
     /// [`Scheme::LEAVES_STALE`](crate::Scheme::LEAVES_STALE) of the scheme.
     pub const fn try_get(self, n: u32, leaves_stale: bool) -> (Self, Result<(), Refused>) {
         match self {
-            Self::Live(have) if have + n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
+            // Sums stop at the top: the specification takes any numbers.
+            Self::Live(have) if have.saturating_add(n) >= SATURATED => {
+                (Self::Saturated, Err(Refused::Saturated))
+            }
             Self::Live(have) => (Self::Live(have + n), Ok(())),
-            Self::Dying => (Self::Live(n), Ok(())),
+            Self::Dying if n >= SATURATED => (Self::Saturated, Err(Refused::Saturated)),
+            Self::Dying => (Self::live(n), Ok(())),
             Self::Frozen { .. } | Self::Tagged { .. } if !leaves_stale => {
                 (self, Err(Refused::Frozen))
             }
             Self::Frozen { stale } | Self::Tagged { stale, .. } => {
-                let sum = if stale + n >= STALE_LIMIT { 0 } else { stale + n };
+                let sum = stale.saturating_add(n);
+                let sum = if sum >= STALE_LIMIT { 0 } else { sum };
                 (self.with_stale(sum), Err(Refused::Frozen))
             }
             Self::Saturated => (Self::Saturated, Err(Refused::Saturated)),

@@ -108,6 +108,22 @@ fn the_specification_refuses_broken_calls() {
     assert_eq!(frozen.try_get(2, true), (Snapshot::Frozen { stale: 5 }, Err(Refused::Frozen)));
 }
 
+/// A word has no such counts, but a caller can ask for them.
+#[test]
+fn the_specification_takes_any_numbers() {
+    let saturated = (Snapshot::Saturated, Err(Refused::Saturated));
+    for (have, n) in [(5, u32::MAX), (u32::MAX, 1), (SATURATED - 1, 1), (1, SATURATED - 1)] {
+        assert_eq!(Snapshot::Live(have).try_get(n, true), saturated, "{have} and {n}");
+    }
+    assert_eq!(Snapshot::Dying.try_get(SATURATED, true), saturated);
+    let last = Snapshot::Live(SATURATED - 1);
+    assert_eq!(Snapshot::Dying.try_get(SATURATED - 1, true), (last, Ok(())));
+    let full = Snapshot::Frozen { stale: u32::MAX };
+    let reset = (Snapshot::Frozen { stale: 0 }, Err(Refused::Frozen));
+    assert_eq!(full.try_get(u32::MAX, true), reset);
+    assert_eq!(full.try_get(1, false), (full, Err(Refused::Frozen)));
+}
+
 #[test]
 fn put_expecting_last_ends_in_the_state_of_put() {
     fn same<S: Scheme>() {

@@ -278,7 +278,8 @@ fn fork(zone: &'static Zone<Machine>, parent: &Space, child: &Space) {
         // SeqCst: pairs with the fence in pin.
         fence(Ordering::SeqCst);
         let seen = zone.peek(pfn_of(entry)).snapshot;
-        if matches!(seen, folio_ref::Snapshot::Live(n) if n >= BIAS) {
+        // A saturated count may have pins too.
+        if !matches!(seen, folio_ref::Snapshot::Live(n) if n < BIAS) {
             count(&EARLY);
             // SAFETY: the raw reference of the entry, which is locked and gets it back.
             let page = unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) };

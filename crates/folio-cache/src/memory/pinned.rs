@@ -22,7 +22,7 @@ pub(crate) fn pinned_frames<S: Scheme>(shared: &Shared<S>, frames: &PfnRange) ->
     for (pfn, seen) in cached(shared, frames) {
         let is_pinned = match seen.snapshot {
             // A folio that is being filled is in flight.
-            Snapshot::Frozen { .. } => false,
+            frozen if frozen.is_frozen() => false,
             Snapshot::Live(n) if n <= seen.order.frames() => n != mappings.indexed(pfn, &seen),
             _ => true,
         };

@@ -24,7 +24,7 @@ pub(crate) fn memory_use<S: Scheme>(
         }
         let frames = seen.order.frames();
         sum += match seen.snapshot {
-            Snapshot::Frozen { .. } => {
+            frozen if frozen.is_frozen() => {
                 MemoryUse { in_flight_bytes: bytes(frames), ..MemoryUse::default() }
             }
             live => {

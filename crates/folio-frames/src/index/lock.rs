@@ -244,7 +244,8 @@ impl<P: Platform> FrozenSlot<'_, P> {
     /// Keeps the page lock but not the borrow of the slot, for a fill that outlives its caller.
     /// Returns the exclusive handle, which stands for both until [`Slot::resume`].
     ///
-    /// If the handle is freed instead, the slot stays locked forever.
+    /// If the handle is freed or opened instead, the slot stays locked until a handle of this frame
+    /// resumes it.
     ///
     /// # Panics
     ///

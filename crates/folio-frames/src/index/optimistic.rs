@@ -108,8 +108,8 @@ impl<P: Platform> Slot<P> {
     /// The copy begins at byte `within` of the slot's frame. Returns `Some` if `buf` holds it. The
     /// value is `true` if this was the first use of a frame with a readahead marker, as
     /// [`FolioRef::set_referenced`](crate::FolioRef::set_referenced) returns it. Returns `None` if
-    /// the slot is empty or locked, or changed during the copy, or `wanted` returned `false`. Then
-    /// `buf` is unchanged or zeroed.
+    /// the slot is empty or locked, or its folio is not of the zone of `map`, or it changed during
+    /// the copy, or `wanted` returned `false`. Then `buf` is unchanged or zeroed.
     ///
     /// `wanted` is called between the two loads of the slot. A value that it loads with Acquire is
     /// as valid as the bytes: at the second load the folio has not changed since the first.
@@ -126,10 +126,9 @@ impl<P: Platform> Slot<P> {
         buf: &mut [u8],
         wanted: impl FnOnce() -> bool,
     ) -> Option<bool> {
-        assert!(
-            within <= FRAME_SIZE && buf.len() <= FRAME_SIZE - within,
-            "a range past the end of a frame"
-        );
+        if within > FRAME_SIZE || buf.len() > FRAME_SIZE - within {
+            past_the_frame(within, buf.len());
+        }
         // Acquire: pairs with Release in unlock, which published the bytes.
         let before = self.load(Ordering::Acquire);
         let number = before.number_unlocked(map.zone)?;
@@ -163,8 +162,9 @@ impl<P: Platform> Slot<P> {
 
     /// Asserts that a reader with a reference finds the bytes of `copy`, if the slot is unchanged.
     fn check(&self, map: DirectMap<'_, P>, before: Entry, within: usize, copy: &[u8]) {
-        // Relaxed: the reference keeps the bytes, and they differ only if the entry does.
-        if let Lookup::Hit(folio) = self.get(map.zone)
+        // By the entry of the copy: the slot may hold a folio of another zone by now. Relaxed: the
+        // reference keeps the bytes, and they differ only if the entry does.
+        if let Lookup::Hit(folio) = self.get_seen(map.zone, before)
             && self.load(Ordering::Relaxed) == before
         {
             let bytes = &folio.frame()[within..within + copy.len()];
@@ -176,8 +176,36 @@ impl<P: Platform> Slot<P> {
     }
 }
 
+/// Reports a range that does not lie in one frame. A function of its own, so that a read has no
+/// code for the message.
+#[cold]
+#[inline(never)]
+fn past_the_frame(within: usize, len: usize) -> ! {
+    panic!("{len} bytes from {within} on do not lie in a frame of {FRAME_SIZE}")
+}
+
 /// Zeroes a copy that failed the validation: its bytes may belong to another file.
 #[cold]
 fn discard(buf: &mut [u8]) {
     buf.fill(0);
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use crate::{Arena, Order, UserSpace};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_checked_after_its_page_left_for_another_zone() {
+        let arenas = [(); 2].map(|()| Arena::<UserSpace>::new(2 << 20, &[]).unwrap());
+        let [here, there] = arenas.each_ref().map(Arena::zone);
+        let slot = Slot::new();
+        slot.install(here.alloc_frozen(Order::ZERO).unwrap()).unwrap().publish();
+        let before = slot.load(Ordering::Relaxed);
+        // Between the second load of a read and its check.
+        drop(slot.try_lock(here).unwrap().replace(there.alloc_frozen(Order::ZERO).unwrap()));
+        slot.check(arenas[0].direct_map(), before, 0, &[1]);
+        drop(slot.try_lock(there).unwrap().remove());
+    }
 }

@@ -170,14 +170,18 @@ impl<P: Platform> Slot<P> {
                 // R8. The load cannot move before try_get, which is an Acquire. If the folio was
                 // freed and reused before, the slot changed before the init of the new life, which
                 // try_get has seen.
-                if self.load(Ordering::Relaxed).is_same_folio(seen) || no_recheck() {
+                let again = self.load(Ordering::Relaxed);
+                let is_same = again.is_same_folio(seen) || no_recheck();
+                if is_same && !(again.is_locked() && zone.descriptor(head).is_volatile()) {
                     P::trace(Event::Got, || folio.pfn());
                     seen.check(&folio);
-                    Lookup::Hit(folio)
-                } else {
-                    P::trace(Event::Moved, || folio.pfn());
-                    Lookup::Moved
+                    return Lookup::Hit(folio);
                 }
+                P::trace(Event::Moved, || folio.pfn());
+                // With bytes that may change, the folio has no reference from this slot: the
+                // exclusive handle that stands for the page lock was opened without it. While the
+                // slot is unlocked, its own reference is to a folio with bytes that do not change.
+                if is_same { Lookup::InProgress } else { Lookup::Moved }
             }
             Err(refused) => {
                 P::trace(Event::Refused, || zone.pfn(head));
@@ -228,10 +232,11 @@ impl<P: Platform> Slot<P> {
     /// Panics if the folio has fewer frames behind that one.
     #[inline]
     pub fn count_following(slots: &[Self], folio: &FolioRef<P>, n: u32) -> usize {
-        let frames = slots.len() as u32 + n - 1;
+        let end = (slots.len() as u64).saturating_add(n.into());
         assert!(
-            frames <= folio.frames_behind(),
-            "{frames} frames lie not behind that of {folio:?}"
+            end <= u64::from(folio.frames_behind()) + 1,
+            "{} slots from the {n}-th frame on are more than the frames behind that of {folio:?}",
+            slots.len()
         );
         let first = folio.zone().number(folio.at()) + n;
         // Relaxed: as in pfn.

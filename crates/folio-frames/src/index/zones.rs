@@ -59,7 +59,7 @@ impl fmt::Display for ZoneRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Overlaps => "the zone has a block of 2 MiB in common with one in the table",
-            Self::Full => "the table of zones is full",
+            Self::Full => "the table of zones is full: give it a larger `N`",
         })
     }
 }
@@ -72,7 +72,8 @@ impl<P: Platform, const N: usize> Zones<P, N> {
         Self { zones: [const { AtomicPtr::new(ptr::null_mut()) }; N] }
     }
 
-    /// Inserts a zone behind the others. Zones may span each other's holes.
+    /// Inserts a zone behind the others. Zones may span each other's holes. The zones of all arenas
+    /// have the same frame numbers, so a table takes one of them.
     ///
     /// # Errors
     ///

@@ -163,10 +163,10 @@ impl<P: Platform> Zone<P> {
             return Err(ContigError::Empty);
         }
         let last = Pfn::new(range.end.as_u64() - 1);
-        let (Some(start), Some(last)) = (self.index(range.start), self.index(last)) else {
-            return Err(ContigError::Unknown);
-        };
-        self.take_range(start..last + 1, owner)
+        // Also of blocks without metadata, which are holes.
+        let (start, last) = (self.index_in_span(range.start), self.index_in_span(last));
+        let (Some(start), Some(last)) = (start, last) else { return Err(ContigError::Unknown) };
+        self.take_range(start..last + 1, owner).map_err(|(error, _)| error)
     }
 
     /// Allocates `frames` adjacent frames, the first one aligned to `align`. Folios in them move
@@ -174,9 +174,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Errors
     ///
-    /// [`ContigError::Empty`] for 0 frames, [`ContigError::Unknown`] if no aligned range of that
-    /// size lies in the zone, [`ContigError::NoPlace`] if each one has frames that cannot move.
-    /// Otherwise the error of the last place that could not be emptied.
+    /// [`ContigError::Empty`] for 0 frames, [`ContigError::NotOnline`] if no block of the zone is
+    /// online, [`ContigError::Unknown`] if no aligned range of that size lies in the zone,
+    /// [`ContigError::NoPlace`] if each one has frames that cannot move. Otherwise the error of the
+    /// last place that could not be emptied.
     pub fn alloc_contig(
         &'static self,
         frames: u32,
@@ -185,6 +186,9 @@ impl<P: Platform> Zone<P> {
     ) -> Result<Contig<P>, ContigError> {
         if frames == 0 {
             return Err(ContigError::Empty);
+        }
+        if self.online_frames() == 0 {
+            return Err(ContigError::NotOnline);
         }
         // Indices and frame numbers have the same alignment, up to that of the zone's first frame.
         let first = self.pfns().start.as_u64();
@@ -198,41 +202,46 @@ impl<P: Platform> Zone<P> {
         let mut error = ContigError::NoPlace;
         let mut n = 0;
         while let Some(range) = place(n) {
-            if self.looks_movable(range.clone()) {
-                match self.take_range(range, owner) {
+            let last = match self.unmovable(range.clone()).last() {
+                Some(last) => last,
+                None => match self.take_range(range, owner) {
                     Ok(contig) => return Ok(contig),
-                    Err(reason) => error = reason,
-                }
-                // Skip the places that share most of the frames that could not be moved.
-                n += frames.div_ceil(align.frames());
-            } else {
-                n += 1;
-            }
+                    Err((reason, last)) => {
+                        error = reason;
+                        last
+                    }
+                },
+            };
+            // Each place that begins before has this frame, too. At most every second step is
+            // shorter than the range, as all behind this frame could be moved.
+            n = (last + 1).saturating_sub(skip).div_ceil(align.frames()).max(n + 1);
         }
         Err(error)
     }
 
+    /// Takes these frames. Returns the error, and the last frame that is in the way.
     fn take_range(
         &'static self,
         frames: Range<u32>,
         owner: &dyn Owner<P>,
-    ) -> Result<Contig<P>, ContigError> {
+    ) -> Result<Contig<P>, (ContigError, u32)> {
+        let not_online = (ContigError::NotOnline, frames.end - 1);
         let block = |index: u32| (index / BLOCK_ORDER.frames()) as usize;
         let blocks = block(frames.start)..block(frames.end - 1) + 1;
         if !self.is_in_map(frames.clone()) {
-            return Err(ContigError::NotOnline);
+            return Err(not_online);
         }
-        let isolated = Isolated::new(self, blocks).ok_or(ContigError::NotOnline)?;
+        let isolated = Isolated::new(self, blocks).ok_or(not_online)?;
         isolated.evacuate(frames.clone(), owner, Reach::Any).map_err(|left| match left {
-            Left { out_of_frames: true, .. } => ContigError::OutOfFrames,
-            Left { frames, first, .. } => ContigError::Busy { frames, first },
+            Left { out_of_frames: true, last, .. } => (ContigError::OutOfFrames, last),
+            Left { frames, first, last, .. } => (ContigError::Busy { frames, first }, last),
         })?;
         let is_taken = isolated.take(frames.clone(), |head, order| {
             self.memmap.clear_referenced(head);
             self.descriptor(head).set_shape(Kind::PLAIN, order);
         });
         if !is_taken {
-            return Err(ContigError::NotOnline);
+            return Err(not_online);
         }
         Ok(Contig { zone: self, left: frames })
     }

@@ -42,6 +42,8 @@ pub(crate) struct Left {
     pub(crate) frames: u32,
     /// The first of these frames.
     pub(crate) first: Pfn,
+    /// The index of the last of them.
+    pub(crate) last: u32,
     /// `true` if there were no free frames elsewhere for their contents.
     pub(crate) out_of_frames: bool,
 }
@@ -97,7 +99,7 @@ impl<P: Platform> Isolated<P> {
         }
         match self.left(frames) {
             None => Ok(()),
-            Some((frames, first)) => Err(Left { frames, first: zone.pfn(first), out_of_frames }),
+            Some(left) => Err(Left { out_of_frames, ..left }),
         }
     }
 
@@ -108,8 +110,7 @@ impl<P: Platform> Isolated<P> {
     /// Returns the frames that are in use.
     pub(crate) fn capture(&self, frames: Range<u32>) -> Result<(), Left> {
         self.zone.drain();
-        let Some((frames, first)) = self.left(frames) else { return Ok(()) };
-        Err(Left { frames, first: self.zone.pfn(first), out_of_frames: false })
+        self.left(frames).map_or(Ok(()), Err)
     }
 
     /// Does one round of migration. Returns `true` if it ended because there are no free frames
@@ -146,13 +147,16 @@ impl<P: Platform> Isolated<P> {
         false
     }
 
-    /// Returns the number of frames that are not captured, and the first of them. Needs no lock: a
-    /// captured frame stays captured until the isolation ends.
-    fn left(&self, frames: Range<u32>) -> Option<(u32, u32)> {
-        let mut left = None;
+    /// Returns the frames that are not captured, if there are some. Needs no lock: a captured frame
+    /// stays captured until the isolation ends.
+    fn left(&self, frames: Range<u32>) -> Option<Left> {
+        let mut left: Option<Left> = None;
         for_each_captured(self.zone, frames, |index, captured| {
             if captured.is_none() {
-                left = Some(left.map_or((1, index), |(count, first)| (count + 1, first)));
+                let (before, first) =
+                    left.map_or((0, self.zone.pfn(index)), |left| (left.frames, left.first));
+                let frames = before + 1;
+                left = Some(Left { frames, first, last: index, out_of_frames: false });
             }
         });
         left
@@ -171,9 +175,7 @@ impl<P: Platform> Isolated<P> {
         let mut index = frames.start;
         // Split the blocks that lie across the edges.
         for edge in [frames.start, frames.end] {
-            while let Some((head, order)) =
-                captured_around(zone, edge).filter(|&(head, _)| head < edge)
-            {
+            while let Some((head, order)) = captured_around(zone, edge) {
                 let half =
                     Order::new(order.as_u8() - 1).expect("a block across an edge has two halves");
                 zone.descriptor(head).set_shape(Kind::ISOLATED, half);
@@ -316,13 +318,14 @@ fn split_around<P: Platform>(zone: &Zone<P>, buddy: &mut Buddy, first: u32) {
     }
 }
 
-/// Returns the captured block that contains a frame: its head and order.
+/// Returns the captured block that contains a frame and the one before: its head and order.
 fn captured_around<P: Platform>(zone: &Zone<P>, index: u32) -> Option<(u32, Order)> {
-    if index >= zone.frames() {
+    // A captured block lies in one 2 MiB block. The next one may have no metadata, or not exist.
+    if index.is_multiple_of(BLOCK_ORDER.frames()) {
         return None;
     }
     zone.head_of(index)
-        .filter(|(_, shape)| shape.kind == Kind::ISOLATED)
+        .filter(|&(head, shape)| head < index && shape.kind == Kind::ISOLATED)
         .map(|(head, shape)| (head, shape.order))
 }
 
@@ -354,22 +357,37 @@ impl<P: Platform> Zone<P> {
     /// Returns `true` if the range has no plain block, no offline block and no hole, which cannot
     /// move. Racy and without a lock: it only saves an attempt.
     pub(crate) fn looks_movable(&self, frames: Range<u32>) -> bool {
-        if !self.is_in_map(frames.clone()) {
-            return false;
-        }
-        let mut index = frames.start;
-        while index < frames.end {
-            let shape = self.descriptor(index).shape();
-            if shape.kind == Kind::PLAIN
-                || index.is_multiple_of(BLOCK_ORDER.frames())
-                    && self.blocks.of(index).state() != State::Online
-                    && !self.deferred.has(index)
-            {
-                return false;
+        self.unmovable(frames).next().is_none()
+    }
+
+    /// Returns the last frame of each plain block, offline block and hole in the range, from the
+    /// first on. The last of them may lie behind the range. Racy, as `looks_movable` is.
+    pub(crate) fn unmovable(&self, frames: Range<u32>) -> impl Iterator<Item = u32> {
+        // The first block may begin before the range.
+        let is_there = frames.start < frames.end && self.blocks.has_metadata(frames.start);
+        let around = is_there.then(|| self.head_of(frames.start)).flatten();
+        let mut index = around.map_or(frames.start, |(head, _)| head);
+        let mut checked = None;
+        core::iter::from_fn(move || {
+            while index < frames.end {
+                let block = index / BLOCK_ORDER.frames();
+                if checked != Some(block) {
+                    checked = Some(block);
+                    let is_online = self.blocks.of(index).state() == State::Online;
+                    // Of a block without metadata no descriptor is read, deferred or not.
+                    if !self.blocks.has_metadata(index) || !is_online && !self.deferred.has(index) {
+                        index = (block + 1) * BLOCK_ORDER.frames();
+                        return Some(index - 1);
+                    }
+                }
+                let shape = self.descriptor(index).shape();
+                index += shape.order.frames();
+                if shape.kind == Kind::PLAIN || shape.kind == Kind::HOLE {
+                    return Some(index - 1);
+                }
             }
-            index += shape.order.frames();
-        }
-        true
+            None
+        })
     }
 
     /// Visits the online blocks until `each` returns `false`, the emptier ones first: those that

@@ -14,6 +14,7 @@ use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
 use crate::base::trace::Event;
 use crate::index::slot::Slot;
+use crate::memmap::memmap::Kind;
 use crate::zone::buddy::Reach;
 use crate::zone::folio::FrozenFolio;
 use crate::zone::refs::FolioRefs;
@@ -98,7 +99,8 @@ pub trait Owner<P: Platform>: Sync {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrateError {
-    /// The frame is free, a tail, offline or a plain block, or the owner does not know the folio.
+    /// The frame is free, a tail, offline or a plain block, or the owner does not know the folio,
+    /// or its kind has a `destroy` function in one of two zones only.
     NotMovable,
     /// The folio is pinned, its page lock is held, or it is a multi-slot folio that was not split.
     Busy,
@@ -111,7 +113,10 @@ pub enum MigrateError {
 impl core::fmt::Display for MigrateError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::NotMovable => "the frame is not movable",
+            Self::NotMovable => {
+                "no folio with this first frame can move: it is free, a tail, offline or plain, or \
+                 unknown to its owner or to the other zone"
+            }
             Self::Busy => "there are other references to the folio, or its slot is locked",
             Self::OutOfFrames => "no free frames to move the folio to",
             Self::Moved => "the folio has moved out of its slot already",
@@ -172,9 +177,12 @@ pub fn migrate<P: Platform>(
 /// Readers that find the folio frozen meanwhile wait on its slot. Those that look it up by
 /// [`Zones`](crate::Zones) find it before and after.
 ///
+/// The folio keeps its kind. From then on the kinds of `to` say how it is destroyed.
+///
 /// # Errors
 ///
-/// [`MigrateError::NotMovable`] if there is no folio at `pfn` that can move,
+/// [`MigrateError::NotMovable`] if there is no folio at `pfn` that can move, or if its kind has a
+/// `destroy` function ([`KindOps`](crate::KindOps)) in one of the zones only,
 /// [`MigrateError::Busy`] if it is pinned or locked, [`MigrateError::OutOfFrames`] if there is no
 /// room for it in `to`, [`MigrateError::Moved`] if it left its slot meanwhile.
 pub fn migrate_to<P: Platform>(
@@ -197,7 +205,7 @@ pub(crate) fn migrate_within<P: Platform>(
     target: Target<P>,
 ) -> Result<Pfn, MigrateError> {
     let mut seen = zone.index(pfn).map(|_| zone.peek(pfn)).ok_or(MigrateError::NotMovable)?;
-    if !seen.kind.is_allocated() || seen.kind == crate::Kind::PLAIN {
+    if !seen.kind.is_allocated() || seen.kind == Kind::PLAIN {
         return Err(MigrateError::NotMovable);
     }
     if seen.order > Order::ZERO && owner.split(pfn, seen.order, seen.owner_data) {
@@ -229,7 +237,11 @@ fn migrate_lent<P: Platform>(
     if refs.pfn() != pfn || !core::ptr::eq(refs.zone(), zone) {
         return (refs, Err(MigrateError::Moved));
     }
-    let Some(mut target) = to.alloc_target(zone.peek(pfn).order, reach) else {
+    let seen = zone.peek(pfn);
+    if !ends_alike(zone, to, seen.kind) {
+        return (refs, Err(MigrateError::NotMovable));
+    }
+    let Some(mut target) = to.alloc_target(seen.order, reach) else {
         return (refs, Err(MigrateError::OutOfFrames));
     };
     let (count, is_volatile) = (refs.count(), refs.is_volatile());
@@ -245,6 +257,12 @@ fn migrate_lent<P: Platform>(
     let refs = if is_volatile { target.init_many_volatile(count) } else { target.init_many(count) };
     old.free();
     (refs, Ok(moved_to))
+}
+
+/// Returns `true` if folios of this kind have a destructor in both zones, or in none. Otherwise a
+/// folio that moves would lose its destructor, or get one that does not know it.
+fn ends_alike<P: Platform>(zone: &Zone<P>, to: &Zone<P>, kind: Kind) -> bool {
+    core::ptr::eq(zone, to) || zone.has_destructor(kind) == to.has_destructor(kind)
 }
 
 fn copy<P: Platform>(old: &FrozenFolio<P>, target: &mut FrozenFolio<P>) {
@@ -272,9 +290,13 @@ fn migrate_slot<P: Platform>(
     if locked.subpage_of().is_some() {
         return Err(MigrateError::Busy);
     }
-    // While the slot's reference exists the order cannot change. It is read under the page lock.
-    let mut target =
-        to.alloc_target(zone.peek(pfn).order, reach).ok_or(MigrateError::OutOfFrames)?;
+    // While the slot's reference exists order and kind cannot change. They are read under the page
+    // lock.
+    let seen = zone.peek(pfn);
+    if !ends_alike(zone, to, seen.kind) {
+        return Err(MigrateError::NotMovable);
+    }
+    let mut target = to.alloc_target(seen.order, reach).ok_or(MigrateError::OutOfFrames)?;
     let frozen = match locked.freeze() {
         Ok(frozen) => frozen,
         Err(locked) => {

@@ -29,6 +29,7 @@ use crate::memmap::numbers::Numbers;
 use crate::moving::hotplug::{Offline, OfflineError};
 use crate::moving::migrate::Owner;
 use crate::zone::folio::KindOps;
+use crate::zone::new::assert_fits;
 use crate::zone::zone::Zone;
 
 /// The first frame number. It is not 0, so that a frame number does not pass for an index.
@@ -467,6 +468,7 @@ unsafe fn new_zone<P: Platform>(
     kinds: &'static [KindOps<P>],
 ) -> io::Result<&'static Zone<P>> {
     let max_frames = frames.next_power_of_two().min(MAX_FRAMES);
+    assert_fits(FIRST, max_frames, direct_map);
     let numbers = Numbers::reserve(max_frames).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::OutOfMemory,

@@ -74,8 +74,9 @@ impl<P: Platform> Adjacent<P> {
             return;
         }
         let (last, _) = self.around(self.index + self.frames - 1);
-        let is_whole =
-            (last.max(self.index) + 1..=self.index + self.frames).contains(&(self.index + frames));
+        // Without the sum of the caller's number, which may overflow.
+        let before_last = last.max(self.index) - self.index;
+        let is_whole = (before_last + 1..=self.frames).contains(&frames);
         assert!(is_whole, "{frames} frames do not end in the last of the {self:?}");
         self.frames = frames;
     }

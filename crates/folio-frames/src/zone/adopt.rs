@@ -6,9 +6,9 @@
 //!   the other allocator ──adopt──▶ FrozenFolio ──▶ as in any zone ──last put, free──▶ its `free`
 //! ```
 //!
-//! Every block stays offline, so the zone's lists stay empty and nothing is allocated, migrated or
-//! compacted. A frame that was not adopted is frozen and no head of a block, which is what a frame
-//! of an offline block is to a walker (R1).
+//! Every block stays offline, so the zone's lists stay empty: nothing is allocated or compacted,
+//! and nothing moves within the zone or into it. A frame that was not adopted is frozen and no head
+//! of a block, which is what a frame of an offline block is to a walker (R1).
 
 use folio_ref::CHECKS;
 
@@ -87,8 +87,9 @@ impl<P: Platform> Zone<P> {
     ///
     /// Returns `None` if the zone has its own allocator, if the frames do not all lie in it or the
     /// first is not aligned to the order, if the order is neither at most [`MAX_ORDER`] nor the
-    /// [huge one](Self::with_huge_order), if one of them is a hole of
-    /// the memory map, or if the first is the head of a folio already.
+    /// [huge one](Self::with_huge_order), if one of them is a hole of the memory map, if the bytes
+    /// of the first are at address 0, where no reference can point, or if the first is the head of
+    /// a folio already.
     ///
     /// # Panics
     ///
@@ -110,6 +111,10 @@ impl<P: Platform> Zone<P> {
         }
         // A frame inside a hole looks as one that was not adopted.
         if !self.is_in_map(index..index + order.frames()) {
+            return None;
+        }
+        // No Rust reference can point to these bytes.
+        if self.address(index).is_null() {
             return None;
         }
         if self.descriptor(index).shape() != Shape::INTERIOR {

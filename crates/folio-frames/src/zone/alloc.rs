@@ -87,7 +87,8 @@ impl<P: Platform> Zone<P> {
     }
 
     /// Allocates a block of order `max`, or else of the largest order below that is free: for a
-    /// caller that takes many frames in as few blocks as possible. Returns its exclusive handle.
+    /// caller that takes many frames in as few blocks as possible. It is at most of [`MAX_ORDER`].
+    /// Returns its exclusive handle.
     ///
     /// # Errors
     ///
@@ -107,6 +108,13 @@ impl<P: Platform> Zone<P> {
                 buddy.lists.largest_up_to(max.min(MAX_ORDER)).unwrap_or(Order::ZERO)
             };
             let mut order = largest(&buddy);
+            // Deferred blocks are free as well, and not in the lists yet.
+            while order < max.min(MAX_ORDER) && !self.deferred.blocks().is_empty() {
+                drop(buddy);
+                self.init_deferred(deferred::STEP);
+                buddy = self.lock();
+                order = largest(&buddy);
+            }
             // Frames in the lists of CPUs stay there, as they are small blocks, unless a list may
             // have a whole 2 MiB block.
             if order < max.min(BLOCK_ORDER)

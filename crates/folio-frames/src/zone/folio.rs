@@ -130,7 +130,9 @@ impl<P: Platform> FolioRef<P> {
         self.zone.descriptor(self.index).shape().kind
     }
 
-    /// Returns the owner data of the frame that it was looked up by.
+    /// Returns the owner data of the frame that it was looked up by. A tail has some only in a
+    /// multi-slot folio; in any other folio the first frame alone has, by which [`Zone::peek`]
+    /// returns it.
     pub fn owner_data(&self) -> u64 {
         self.zone.descriptor(self.at).owner_data()
     }

@@ -30,6 +30,7 @@ use crate::memmap::memmap::{Kind, Memmap, MemmapMemory};
 use crate::memmap::memory_map::MemoryMap;
 use crate::zone::buddy::Buddy;
 use crate::zone::folio::KindOps;
+use crate::zone::new::assert_fits;
 use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
@@ -45,8 +46,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
-    /// frames (16 TiB).
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -104,8 +105,8 @@ impl<P: Platform> Zone<P> {
     /// # Panics
     ///
     /// Panics if the map has no frame, or spans 2^30 frames (4 TiB) or more, if `direct_map` is not
-    /// aligned to a frame, or if all zones that this program ever made would have more than 2^32
-    /// frames (16 TiB).
+    /// aligned to a frame, or if all zones that this program ever made would have 2^32 frames (16
+    /// TiB) or more.
     ///
     /// # Safety
     ///
@@ -146,11 +147,13 @@ impl<P: Platform> Zone<P> {
             span.frames()
         );
         let frames = span.frames() as u32;
-        let (first, numbers) = (span.start, Self::reserve_numbers(frames));
+        let first = span.start;
+        assert_fits(first, frames, direct_map);
+        let numbers = Self::reserve_numbers(frames);
         // SAFETY: the caller's promise. Descriptors and referenced bits of these blocks only are
         // initialised here.
         let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, map.blocks()) };
+            unsafe { Self::over_metadata(metadata, holds, &numbers, map.blocks()) };
         let zone = Self::over_in(place, memmap, blocks, numbers, first, frames, direct_map, kinds);
         let index = |pfn: crate::Pfn| (pfn.as_u64() - span.start.as_u64()) as u32;
         let mut at = 0;

@@ -14,6 +14,9 @@ impl<P: Platform> Zone<P> {
         if huge != Some(order) {
             return Err(AllocError::TooLarge { max: huge.unwrap_or(MAX_ORDER) });
         }
+        if self.online_frames() == 0 {
+            return Err(AllocError::Offline);
+        }
         let taken = self.lock().alloc_huge(self.map(), order);
         if let Some(index) = taken {
             return Ok(index);

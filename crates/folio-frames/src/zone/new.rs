@@ -38,6 +38,29 @@ macro_rules! write_fields {
     };
 }
 
+/// Panics if no zone can have `frames` frames from `first` on, with their bytes at `direct_map`.
+/// Inlined: with constants nothing of it is left.
+#[inline(always)]
+pub(crate) fn assert_fits(first: Pfn, frames: u32, direct_map: *mut u8) {
+    assert!(
+        frames.is_multiple_of(BLOCK_ORDER.frames()),
+        "frame count {frames} is not a multiple of 512 (2 MiB)"
+    );
+    assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
+    assert!(
+        first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
+        "{first:?} is not a multiple of 1024 frames (4 MiB)"
+    );
+    assert!(
+        first.as_u64() <= MOST_FRAMES - u64::from(frames),
+        "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
+    );
+    assert!(
+        direct_map.addr().is_multiple_of(FRAME_SIZE),
+        "the direct map at {direct_map:?} is not aligned to a frame (4096)"
+    );
+}
+
 impl<P: Platform> Zone<P> {
     /// Returns the layout of the metadata that [`Zone::new`] needs for `frames` frames, a multiple
     /// of 512.
@@ -46,12 +69,13 @@ impl<P: Platform> Zone<P> {
         layout
     }
 
-    /// Reserves numbers for the frames of a zone.
+    /// Reserves numbers for the frames of a zone. They are never given back: all that may be wrong
+    /// with the zone is found before.
     pub(super) fn reserve_numbers(frames: u32) -> Numbers {
         let Some(numbers) = Numbers::reserve(frames) else {
             panic!(
                 "a zone of {frames} frames: it must have some, and all zones that a program ever \
-                 made together at most 2^32 (16 TiB)"
+                 made together less than 2^32 (16 TiB)"
             )
         };
         numbers
@@ -72,9 +96,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
-    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if
+    /// `first` is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is
+    /// not aligned to a frame, or if all zones that this program ever made would have 2^32 frames
+    /// (16 TiB) or more.
     ///
     /// # Safety
     ///
@@ -92,6 +117,7 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> Self {
+        assert_fits(first, frames, direct_map);
         let numbers = Self::reserve_numbers(frames);
         // SAFETY: the caller's promise.
         unsafe { Self::with_numbers(metadata, holds, first, numbers, frames, direct_map, kinds) }
@@ -113,8 +139,7 @@ impl<P: Platform> Zone<P> {
     ) -> Self {
         let all = core::iter::once(0..(numbers.frames() / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
-        let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, all) };
+        let (memmap, blocks) = unsafe { Self::over_metadata(metadata, holds, &numbers, all) };
         Self::over(memmap, blocks, numbers, first, in_use, direct_map, kinds)
     }
 
@@ -123,9 +148,10 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `frames` is 0 or not a multiple of a block (512), if `first` is not aligned to
-    /// 1024, if a frame has a number of 2^52 or more, if `direct_map` is not aligned to a frame, or
-    /// if all zones that this program ever made would have more than 2^32 frames (16 TiB).
+    /// Panics if `frames` is 0, not a multiple of a block (512), or 2^30 (4 TiB) or more, if
+    /// `first` is not aligned to 1024, if a frame has a number of 2^52 or more, if `direct_map` is
+    /// not aligned to a frame, or if all zones that this program ever made would have 2^32 frames
+    /// (16 TiB) or more.
     ///
     /// # Safety
     ///
@@ -164,11 +190,11 @@ impl<P: Platform> Zone<P> {
         direct_map: *mut u8,
         kinds: &'static [KindOps<P>],
     ) -> &'static mut Self {
+        assert_fits(first, frames, direct_map);
         let numbers = Self::reserve_numbers(frames);
         let all = core::iter::once(0..(frames / BLOCK_ORDER.frames()) as usize);
         // SAFETY: the caller's promise.
-        let (memmap, blocks) =
-            unsafe { Self::over_metadata(metadata, holds, first, &numbers, all) };
+        let (memmap, blocks) = unsafe { Self::over_metadata(metadata, holds, &numbers, all) };
         Self::over_in(place, memmap, blocks, numbers, first, frames, direct_map, kinds)
     }
 
@@ -181,25 +207,11 @@ impl<P: Platform> Zone<P> {
     pub(super) unsafe fn over_metadata(
         metadata: NonNull<u8>,
         holds: MemmapMemory,
-        first: Pfn,
         numbers: &Numbers,
         runs: impl Iterator<Item = Range<usize>>,
     ) -> (Memmap<P::Scheme>, Blocks) {
         let frames = numbers.frames();
         let per_block = BLOCK_ORDER.frames();
-        assert!(
-            frames > 0 && frames.is_multiple_of(per_block),
-            "frame count {frames} is not a multiple of 512 (2 MiB)"
-        );
-        assert!(frames < 1 << 30, "frame count {frames} is not below 2^30 (4 TiB)");
-        assert!(
-            first.as_u64().is_multiple_of(u64::from(MAX_ORDER.frames())),
-            "{first:?} is not a multiple of 1024 frames (4 MiB)"
-        );
-        assert!(
-            first.as_u64() <= MOST_FRAMES - u64::from(frames),
-            "{frames} frames from {first:?} on end above frame 2^52 (2^64 bytes)"
-        );
         let (_, offset) = Self::layout_and_blocks(frames);
         let per_run = per_block as usize;
         let runs = runs.map(|run| run.start * per_run..run.end * per_run);
@@ -244,10 +256,6 @@ impl<P: Platform> Zone<P> {
             frames <= memmap.frames(),
             "a zone of {frames} frames over a memmap of {}",
             memmap.frames()
-        );
-        assert!(
-            direct_map.addr().is_multiple_of(FRAME_SIZE),
-            "the direct map at {direct_map:?} is not aligned to a frame (4096)"
         );
         let zone = place.as_mut_ptr();
         for cpu in 0..pcp::CPUS {

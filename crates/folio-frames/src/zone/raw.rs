@@ -24,7 +24,8 @@ use crate::zone::zone::Zone;
 
 impl<P: Platform> Zone<P> {
     /// Takes `n` more raw references to the folio of one: for the fork of a page table. Up to
-    /// [`MAX_AT_ONCE`](folio_ref::MAX_AT_ONCE) by one atomic operation.
+    /// [`MAX_AT_ONCE`](folio_ref::MAX_AT_ONCE) by one atomic operation. A count that reaches
+    /// [`SATURATED`](folio_ref::SATURATED) stays there, and the folio is leaked (R5).
     ///
     /// # Panics
     ///
@@ -133,7 +134,8 @@ impl<P: Platform> FolioRef<P> {
         self.zone().address(self.index())
     }
 
-    /// Takes `n` more references.
+    /// Takes `n` more references. A count that reaches [`SATURATED`](folio_ref::SATURATED) stays
+    /// there, and the folio is leaked (R5).
     ///
     /// # Panics
     ///

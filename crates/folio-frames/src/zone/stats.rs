@@ -17,7 +17,8 @@ pub struct ZoneStats {
     pub online_frames: u32,
     /// Frames that are free: in the buddy, in per-CPU lists, isolated, or in deferred blocks.
     pub free_frames: u32,
-    /// The largest order of a free block.
+    /// The largest order of a free block. Of the blocks in per-CPU lists those below 2 MiB count as
+    /// single frames.
     pub largest_free_order: Option<Order>,
     /// 2 MiB blocks that are free as a whole, alone or as part of a larger free block.
     pub whole_blocks: u32,
@@ -57,7 +58,8 @@ impl<P: Platform> Zone<P> {
             largest_free_order: buddy
                 .lists
                 .largest(self.huge_order())
-                .max((listed + deferred_blocks > 0).then_some(BLOCK_ORDER)),
+                .max((listed + deferred_blocks > 0).then_some(BLOCK_ORDER))
+                .max((per_cpu + deferred > 0).then_some(Order::ZERO)),
             whole_blocks: self.whole_in_buddy(&buddy) + listed + deferred_blocks,
         }
     }

@@ -95,7 +95,8 @@ impl<P: Platform> VolatileRef<P> {
         self.0.kind()
     }
 
-    /// Returns the owner data of the frame that it was looked up by.
+    /// Returns the owner data of the frame that it was looked up by. Only the first frame of the
+    /// folio has some: of a tail, ask [`Zone::peek`] for that of [`pfn`](Self::pfn).
     pub fn owner_data(&self) -> u64 {
         self.0.owner_data()
     }
@@ -192,7 +193,8 @@ impl<P: Platform> VolatileRef<P> {
         Ok(frozen)
     }
 
-    /// Takes `n` more references.
+    /// Takes `n` more references. A count that reaches [`SATURATED`](folio_ref::SATURATED) stays
+    /// there, and the folio is leaked (R5).
     ///
     /// # Panics
     ///

@@ -7,7 +7,7 @@
 use core::fmt;
 use core::iter;
 
-use folio_ref::{CHECKS, MAX_AT_ONCE, Refused, Snapshot};
+use folio_ref::{CHECKS, MAX_AT_ONCE, Refused, SATURATED, Snapshot};
 
 use crate::base::ids::{BLOCK_ORDER, MAX_ORDER, Order, Pfn, PfnRange};
 use crate::base::platform::Platform;
@@ -36,7 +36,7 @@ pub enum Refusal {
     Offline,
     /// It was split, freed, or allocated again meanwhile. No reference is kept.
     Moved,
-    /// Its count is saturated; it is leaked.
+    /// Its count is saturated, so it is leaked; or the count has no room for so many references.
     Saturated,
     /// Its bytes may change while there are references: [`Zone::try_get_volatile`] takes one.
     Volatile,
@@ -52,7 +52,7 @@ impl fmt::Display for Refusal {
             Self::Tail => "the frame is a tail of a larger block",
             Self::Offline => "the frame is offline, or not in the memory map of this zone",
             Self::Moved => "the frame changed meanwhile",
-            Self::Saturated => "the count of the frame is saturated",
+            Self::Saturated => "the count of the frame is saturated, or has no room for so many",
             Self::Volatile => "the bytes of the frame may change",
             Self::NotVolatile => "the bytes of the frame do not change",
         })
@@ -130,11 +130,13 @@ impl<P: Platform> Zone<P> {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] if the frame does not belong to an open folio.
+    /// A [`Refusal`] if the frame does not belong to an open folio. [`Refusal::Saturated`] also if
+    /// the count has no room for so many: then none is taken. Where other threads take references
+    /// at the same moment, the count may still saturate, which leaks the folio (R5).
     ///
     /// # Panics
     ///
-    /// Panics if `n` is 0, or not below [`SATURATED`](folio_ref::SATURATED).
+    /// Panics if `n` is 0, or not below [`SATURATED`].
     ///
     /// ```
     /// use folio_frames::{Arena, Kind, Order, UserSpace};
@@ -152,6 +154,11 @@ impl<P: Platform> Zone<P> {
     pub fn try_get_many(&'static self, pfn: Pfn, n: u32) -> Result<FolioRefs<P>, Refusal> {
         check_count(n);
         let (_, head, shape) = self.around(pfn)?;
+        // The word itself saturates where an attempt crosses the limit. So look before the attempt.
+        let seen = self.descriptor(head).word.snapshot();
+        if matches!(seen, Snapshot::Live(have) if have >= SATURATED - n) {
+            return Err(Refusal::Saturated);
+        }
         let first = n.min(MAX_AT_ONCE);
         self.try_take(head, first, shape, self.descriptor(head).owner_data())?;
         refs::get(self, head, n - first);

@@ -294,7 +294,7 @@ impl World {
         let (space, pfn) = (&self.spaces[parent], pfn_of(entry));
         let is_pinned = || {
             let seen = self.zone.peek(pfn).snapshot;
-            matches!(seen, Snapshot::Live(n) if n >= PIN)
+            !matches!(seen, Snapshot::Live(n) if n < PIN)
         };
         let early = broken!("fork-looks-first").then(is_pinned);
         space.entries[place].store(entry & !WRITABLE, Relaxed);
