@@ -3,6 +3,7 @@
 mod chunks;
 mod conditions;
 mod consistency;
+mod counters;
 mod faults;
 mod integration;
 mod memory;
