@@ -104,8 +104,12 @@ fn is_answer(error: &Error) -> bool {
 
 /// Returns what tells the versions of an object apart.
 pub(super) fn identity_of(meta: &ObjectMeta) -> Identity {
-    let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
-    Identity::new(meta.e_tag.as_deref(), meta.version.as_deref(), modified, meta.size)
+    Identity::new(meta.e_tag.as_deref(), meta.version.as_deref(), modified_of(meta), meta.size)
+}
+
+/// Returns the time of the last change in nanoseconds since 1970. It is 0 if the store gives none.
+pub(super) fn modified_of(meta: &ObjectMeta) -> i64 {
+    meta.last_modified.timestamp_nanos_opt().unwrap_or_default()
 }
 
 /// Returns `true` if a result is a stream. Another kind is an open file.

@@ -1,5 +1,6 @@
 //! The tests, written once for all versions of `object_store`.
 
+mod abandoned;
 mod chunks;
 mod conditions;
 mod consistency;
