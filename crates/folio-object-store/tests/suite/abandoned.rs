@@ -92,3 +92,44 @@ fn dropped_gets_and_streams_leave_nothing() {
         assert_eq!(Arc::strong_count(&bare), 1, "{mode:?}");
     }
 }
+
+#[test]
+fn readers_on_many_threads_never_sleep_for_good() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(4).enable_all().build().unwrap();
+    let mut bare = Tricky::in_memory();
+    bare.delay = Duration::from_micros(50);
+    let (bare, store) = over(bare, Consistency::Immutable);
+    runtime.block_on(async {
+        put(&bare.inner, "a", &pattern(1, 50_000)).await;
+        let readers = (0..16_u64).map(|i| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let (path, mut rng) = (Path::from("a"), fastrand::Rng::with_seed(i));
+                for _ in 0..60 {
+                    let at = rng.u64(..49_000);
+                    let mut get = Box::pin(store.get_range(&path, at..at + 10));
+                    for _ in 0..rng.u32(..3) {
+                        if (&mut get).now_or_never().is_some() {
+                            break;
+                        }
+                    }
+                    match rng.u32(..8) {
+                        // It is held, and not polled, while another get runs.
+                        0 => drop(store.get_range(&path, at..at + 10).await.unwrap()),
+                        1 => store.invalidate(&path),
+                        _ => {}
+                    }
+                    drop(get);
+                    let bytes = store.get_range(&path, at..at + 10).await.unwrap();
+                    assert_eq!(bytes, pattern(1, 50_000)[at as usize..at as usize + 10]);
+                }
+            })
+        });
+        let readers = futures_util::future::try_join_all(readers);
+        let ended = tokio::time::timeout(Duration::from_mins(2), readers).await;
+        ended.expect("no reader sleeps for good").unwrap();
+    });
+    drop(store);
+    assert_eq!(Arc::strong_count(&bare), 1);
+}

@@ -5,6 +5,7 @@ mod chunks;
 mod conditions;
 mod consistency;
 mod counters;
+mod differ;
 mod faults;
 mod integration;
 mod memory;

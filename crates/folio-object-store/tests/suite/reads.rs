@@ -242,7 +242,7 @@ fn each_range_is_answered_as_by_the_store() {
     let local = super::os::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
     let memory = super::os::memory::InMemory::new();
     let stores: [Arc<dyn ObjectStore>; 2] = [Arc::new(memory), Arc::new(local)];
-    let lens = [0, 1, 4095, 4096, 4097, 10_000_u64];
+    let lens = [0, 4095, 4096, 10_000_u64];
     for (bare, len, mode) in stores.iter().flat_map(|bare| {
         lens.iter().flat_map(move |len| MODES.iter().map(move |mode| (bare, *len, *mode)))
     }) {
