@@ -54,10 +54,10 @@
 //! A validation is conditional on a strong `ETag` only: a weak one may stay as it is when the bytes
 //! change. Under [`Consistency::Immutable`] objects without a time are kept.
 //!
-//! A store may ignore or refuse conditions: the answers are compared all the same, and the
-//! conditions of the caller are judged by them. The `ETag` of a local file is its inode, time and
-//! size: two changes by others within one tick of the clock may look alike. Writes through the
-//! store itself never do.
+//! A store may ignore conditions, refuse them, or refuse its own tags: the answers are compared all
+//! the same, and the conditions of the caller are judged by them. The `ETag` of a local file is its
+//! inode, time and size: two changes by others within one tick of the clock may look alike. Writes
+//! through the store itself never do.
 //!
 //! # What a get costs
 //!

@@ -137,6 +137,7 @@ impl Core {
             }
         }
         let entry = entry.expect("a get sends at least one request");
+        self.source.is_there(path, &entry.object.identity);
         self.keep(&entry, ticket);
         let key = entry.object.key.clone();
         let answers = Some(self.source.answers.keep(key, answers));

@@ -52,7 +52,10 @@ impl Object {
         };
         let result = match self.source.get_if(&self.path, options, condition, self.place).await {
             Ok(result) => result,
-            Err(Error::Precondition { .. }) => return Err(Refusal::Changed),
+            Err(Error::Precondition { .. }) => {
+                self.source.condition_failed(&self.path, &self.identity);
+                return Err(Refusal::Changed);
+            }
             Err(error) => return Err(Refusal::Store(error)),
         };
         if identity_of(&result.meta) != self.identity {

@@ -34,6 +34,8 @@ pub(super) enum Conditions {
     Kept,
     Ignored,
     Refused,
+    /// `if_match` never holds.
+    Failing,
 }
 
 /// A request that the store got.
@@ -201,14 +203,18 @@ impl Tricky {
     }
 
     /// Applies the conditions as the store does. Returns those that the inner store applies.
-    fn conditions(&self, mut options: GetOptions) -> Result<GetOptions> {
+    fn conditions(&self, path: &Path, mut options: GetOptions) -> Result<GetOptions> {
         let asked = options.if_match.is_some() || options.if_none_match.is_some();
         match self.conditions {
             Conditions::Ignored => (options.if_match, options.if_none_match) = (None, None),
             Conditions::Refused if asked => {
                 return Err(Error::NotSupported { source: "no conditions".into() });
             }
-            Conditions::Kept | Conditions::Refused => {}
+            Conditions::Failing if options.if_match.is_some() => {
+                let source = "no ETag matches".into();
+                return Err(Error::Precondition { path: path.to_string(), source });
+            }
+            Conditions::Kept | Conditions::Refused | Conditions::Failing => {}
         }
         Ok(options)
     }
@@ -279,7 +285,7 @@ impl ObjectStore for Tricky {
             }
             _ => {}
         }
-        let mut options = self.conditions(options)?;
+        let mut options = self.conditions(location, options)?;
         if let (Some(Fault::Shifted), Some(GetRange::Bounded(range))) = (&fault, &mut options.range)
         {
             *range = range.start + 1..range.end + 1;

@@ -212,6 +212,31 @@ fn a_store_that_refuses_conditions_is_asked_without() {
 }
 
 #[test]
+fn a_store_that_refuses_its_own_tags_is_asked_without() {
+    for mode in MODES {
+        let (bare, store) = over(tricky(Tags::Strong, Conditions::Failing), mode);
+        run(async {
+            let bytes = pattern(1, 5 << 20);
+            put(&bare.inner, "a", &bytes).await;
+            store.head(&"a".into()).await.unwrap();
+            let ranges = [0..10, 4_000_000..4_000_010];
+            let read = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(read[1], bytes[4_000_000..4_000_010], "{mode:?}");
+            assert!(bare.requests().len() <= 10, "{mode:?}");
+            for _ in 0..3 {
+                assert!(whole(&store, "a").await.unwrap() == bytes, "{mode:?}");
+            }
+            // Changes are seen by the answers.
+            put(&bare.inner, "a", &pattern(2, 5 << 20)).await;
+            let ranges = [1_000_000..1_000_010, 2_500_000..2_500_010];
+            store.invalidate(&"a".into());
+            let read = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(read[0], pattern(2, 5 << 20)[1_000_000..1_000_010], "{mode:?}");
+        });
+    }
+}
+
+#[test]
 fn an_object_that_shrinks_is_not_read_past_its_end() {
     for conditions in [Conditions::Kept, Conditions::Ignored] {
         for mode in MODES {
