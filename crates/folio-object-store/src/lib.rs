@@ -39,7 +39,9 @@
 //!   which gets ran beside the write. A write that failed without a clear answer, or was dropped,
 //!   may take effect later: for two minutes, gets of its object ask the store.
 //! - **Errors** are those of the store, with their variants, texts and sources. Nothing is retried.
-//!   A failed request makes the next get of its object ask the store. Missing objects are asked for
+//!   An error of a request that several readers may share has the source of the store one step
+//!   further down its chain of sources. A text may name the range of whole pages. A failed request
+//!   makes the next get of its object ask the store. Missing objects are asked for
 //!   each time.
 //!
 //! # Validators
@@ -47,29 +49,33 @@
 //! | the store gives | its versions are told apart by | |
 //! | --- | --- | --- |
 //! | a strong `ETag`, or a version | it, and the size | |
-//! | a weak `ETag`, or none | that, the time of the last change, and the size | an object that changed less than two seconds ago is not kept |
+//! | a weak `ETag`, or none | that, the time of the last change, and the size | an object that changed less than two seconds ago, or has no time, is not kept |
 //!
-//! A store may ignore or refuse conditions: the answers are compared all the same, and the
-//! conditions of the caller are judged by them. The `ETag` of a local file is its inode, time and
-//! size: two changes by others within one tick of the clock may look alike. Writes through the
-//! store itself never do.
+//! A validation is conditional on a strong `ETag` only: a weak one may stay as it is when the bytes
+//! change. Under [`Consistency::Immutable`] objects without a time are kept.
+//!
+//! A store may ignore conditions, refuse them, or refuse its own tags: the answers are compared all
+//! the same, and the conditions of the caller are judged by them. The `ETag` of a local file is its
+//! inode, time and size: two changes by others within one tick of the clock may look alike. Writes
+//! through the store itself never do.
 //!
 //! # What a get costs
 //!
 //! - A first get of an object is one request, the get itself over whole pages. It tells length and
-//!   validator. Other readers of the object wait for it, except under
+//!   validator. Other readers of the object wait for it and drive it, except under
 //!   [`Consistency::Validated`].
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
-//! - A validation is one conditional request without bytes. It runs beside the read, except before
-//!   a stream.
+//! - A validation is one request without bytes, conditional where the store allows it. It runs
+//!   beside the read, except before a stream.
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
 //!   its pages.
 //! - Short reads at the end of an object are footers: they are sent before others
 //!   ([`Priority::High`]).
 //! - `GetOptions::extensions` may hold an [`Advice`] and a [`Priority`]. They go to the store too
-//!   if the get is the first of its object, and only then.
+//!   if the get is the first of its object, and only then. `GetResult::extensions` of the store
+//!   are kept where bytes pass by the cache, and dropped otherwise.
 //! - Without free memory, and beyond 16 TiB of an object, bytes pass by the cache.
 //!
 //! # Runtimes

@@ -14,13 +14,14 @@ pub struct StoreStats {
     pub requests: u64,
     /// Those of the requests that carry no bytes: heads and validations.
     pub heads: u64,
-    /// Bytes that the gets returned.
+    /// Bytes that the gets returned: cached before, fetched for them, or past the cache.
     pub bytes_wanted: u64,
     /// Those of them that belong to ranges, or to pieces of streams, of which all was cached.
     pub bytes_hit: u64,
-    /// Bytes that the store sent.
+    /// Bytes that the store sent, those past the cache among them.
     pub bytes_fetched: u64,
-    /// Bytes that the gets returned past the cache: of objects beyond 16 TiB, or without memory.
+    /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, or without
+    /// memory.
     pub bytes_passed: u64,
     /// Objects that were found changed by others.
     pub changed: u64,

@@ -49,6 +49,8 @@ struct Slot {
     forgotten: AtomicU64,
     /// The moment until which the slot is doubted.
     doubted_until: AtomicU64,
+    /// The moment at which a write ended last.
+    written: AtomicU64,
 }
 
 /// The counts of a slot before a request is sent.
@@ -106,6 +108,7 @@ impl Epochs {
         if !certain {
             slot.doubted_until.fetch_max(self.now().saturating_add(nanos(DOUBT)), SeqCst);
         }
+        slot.written.fetch_max(self.now(), SeqCst);
         // The count goes up first: a ticket from before it is never valid again.
         slot.writes.fetch_add(1, SeqCst);
         slot.under_way.fetch_sub(1, SeqCst);
@@ -125,6 +128,11 @@ impl Epochs {
     /// unknown outcome has replaced since.
     pub(crate) fn is_doubted(&self, path: &str, validated: u64) -> bool {
         validated < self.slots[slot_of(path)].doubted_until.load(SeqCst)
+    }
+
+    /// Returns `true` if a write has ended since this moment.
+    pub(crate) fn is_written_since(&self, path: &str, moment: u64) -> bool {
+        moment <= self.slots[slot_of(path)].written.load(SeqCst)
     }
 }
 

@@ -76,6 +76,15 @@ impl Identity {
     }
 }
 
+/// Returns `true` if two moments in nanoseconds since 1970 may be the same. One may be unknown, or
+/// rounded down to seconds, as in the headers of HTTP.
+pub(crate) fn may_be_one_time(times: [i64; 2]) -> bool {
+    const SECOND: i64 = 1_000_000_000;
+    let [a, b] = times;
+    let is_rounded = a % SECOND == 0 || b % SECOND == 0;
+    a <= 0 || b <= 0 || a == b || (is_rounded && a / SECOND == b / SECOND)
+}
+
 /// Returns the name of the pages of one version of an object.
 ///
 /// `alone` makes the name unique, for a version that cannot be told from the next.
@@ -157,6 +166,13 @@ mod tests {
         assert_ne!(after, name());
         let alone = || key(&store, "x", None, &identity, &epochs.ticket("x"), true);
         assert_ne!(alone(), alone());
+    }
+
+    #[test]
+    fn times_may_be_unknown_or_rounded_to_seconds() {
+        let second = 1_000_000_000;
+        assert!(may_be_one_time([5 * second, 5 * second + 7]) && may_be_one_time([0, 5]));
+        assert!(!may_be_one_time([5 * second, 6 * second]) && !may_be_one_time([5, 6]));
     }
 
     #[test]

@@ -15,6 +15,9 @@ const SHARDS: usize = 16;
 /// Below this number of entries there is one shard, so that the bound is exact.
 const SMALL: usize = 1024;
 
+/// Below this number of bytes too, so that an entry with long attributes fits into a shard.
+const SMALL_BYTES: usize = SHARDS << 16;
+
 /// The name of an object, or of one version of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Name {
@@ -58,7 +61,8 @@ struct Slot<E> {
 
 impl<E> Table<E> {
     pub(crate) fn new(entries: usize, bytes: usize) -> Self {
-        let shards = if entries < SMALL { 1 } else { SHARDS };
+        let is_small = entries < SMALL || bytes < SMALL_BYTES;
+        let shards = if is_small { 1 } else { SHARDS };
         Self {
             shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
             most_entries: entries / shards,
@@ -249,6 +253,13 @@ mod tests {
         assert!(table.get("too large", None).is_none());
         assert_eq!(table.sizes()[..2], [2, 100]);
         assert!(insert(&Table::new(0, 100), "a", 1, 1).is_none());
+    }
+
+    #[test]
+    fn a_small_bound_of_bytes_is_not_divided() {
+        let table = Table::new(1 << 16, 10_000);
+        insert(&table, "a", 1, 9_000);
+        assert_eq!(table.sizes()[..2], [1, 9_000]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use folio_cache::{FillBuffer, Key};
@@ -34,7 +34,7 @@ pub(super) struct Answer {
     arrived: Bytes,
     stream: BoxStream<'static, Result<Bytes>>,
     /// The get that the answer belongs to: it ends with it.
-    get: Weak<()>,
+    get: Arc<Get>,
 }
 
 /// Removes the answers of a get, at its end.
@@ -42,7 +42,13 @@ pub(super) struct Answer {
 pub(super) struct Kept {
     answers: Arc<Answers>,
     key: Key,
-    get: Arc<()>,
+    get: Arc<Get>,
+}
+
+/// A get that answers belong to.
+#[derive(Debug, Default)]
+struct Get {
+    has_ended: AtomicBool,
 }
 
 impl Answers {
@@ -52,14 +58,14 @@ impl Answers {
         key: Key,
         answers: Vec<(Range<u64>, BoxStream<'static, Result<Bytes>>)>,
     ) -> Kept {
-        let get = Arc::new(());
+        let get = Arc::<Get>::default();
         if !answers.is_empty() {
             self.len.fetch_add(answers.len(), SeqCst);
             let kept = answers.into_iter().map(|(left, stream)| Answer {
                 left,
                 arrived: Bytes::new(),
                 stream,
-                get: Arc::downgrade(&get),
+                get: Arc::clone(&get),
             });
             self.waiting.lock().entry(key.clone()).or_default().extend(kept);
         }
@@ -90,24 +96,31 @@ impl Answers {
 
     /// Puts back what is left of an answer, if its get still goes on.
     pub(super) fn put_back(&self, key: &Key, answer: Answer) {
-        let Some(_get) = answer.get.upgrade() else { return };
-        if !answer.left.is_empty() {
-            self.len.fetch_add(1, SeqCst);
-            self.waiting.lock().entry(key.clone()).or_default().push(answer);
+        if answer.left.is_empty() {
+            return;
         }
+        let mut waiting = self.waiting.lock();
+        // Counted before the check: `remove` sets the mark before it looks at the count. So either
+        // the mark is seen here, or the answer is found there.
+        self.len.fetch_add(1, SeqCst);
+        if answer.get.has_ended.load(SeqCst) {
+            self.len.fetch_sub(1, SeqCst);
+            drop(waiting);
+            return; // its stream is dropped under no lock
+        }
+        waiting.entry(key.clone()).or_default().push(answer);
     }
 
     /// Removes the answers of one get.
-    fn remove(&self, key: &Key, get: &Arc<()>) {
+    fn remove(&self, key: &Key, get: &Arc<Get>) {
+        get.has_ended.store(true, SeqCst);
         if self.len.load(SeqCst) == 0 {
             return;
         }
         let removed: Vec<_> = {
             let mut waiting = self.waiting.lock();
             let Some(answers) = waiting.get_mut(key) else { return };
-            let removed = answers
-                .extract_if(.., |answer| std::ptr::eq(answer.get.as_ptr(), Arc::as_ptr(get)))
-                .collect();
+            let removed = answers.extract_if(.., |answer| Arc::ptr_eq(&answer.get, get)).collect();
             if answers.is_empty() {
                 waiting.remove(key);
             }
@@ -180,5 +193,37 @@ impl Answer {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    use futures_util::stream;
+
+    #[test]
+    fn no_answer_outlives_its_get() {
+        let (answers, key) = (Arc::<Answers>::default(), Key::new("test", *b"a"));
+        let keep = || answers.keep(key.clone(), vec![(0..10, stream::empty().boxed())]);
+        let left = || (answers.waiting.lock().len(), answers.len.load(SeqCst));
+        drop(keep());
+        assert_eq!(left(), (0, 0));
+        let kept = keep();
+        let answer = answers.take(&key, 5).expect("an answer");
+        answers.put_back(&key, answer);
+        assert_eq!(left(), (1, 1));
+        // The get ends while the answer is put back.
+        let answer = answers.take(&key, 5).expect("an answer");
+        std::thread::scope(|scope| {
+            let locked = answers.waiting.lock();
+            scope.spawn(|| answers.put_back(&key, answer));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(kept);
+            drop(locked);
+        });
+        assert_eq!(left(), (0, 0));
     }
 }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use folio_cache::{Cache, Key};
+
+use super::Core;
 use super::object::Object;
 use super::os::{Attributes, ObjectMeta};
-use super::source::{Source, identity_of};
+use super::source::identity_of;
+use crate::Consistency;
 use crate::base::counters::Place;
 use crate::base::epochs::Ticket;
-use crate::base::key::{StoreId, key};
+use crate::base::key::key;
 
 /// An object that changed this recently may change again without another time: without a strong
 /// validator its pages are for one get alone.
@@ -26,14 +30,29 @@ pub(super) struct Entry {
     pub(super) attributes: Attributes,
     /// The moment at which the last request was sent that showed this version as the newest. 0 if
     /// it must be asked again.
-    pub(super) validated: AtomicU64,
-    /// The version cannot be told from its successor.
-    pub(super) alone: bool,
+    validated: AtomicU64,
+    /// The moment at which a listing showed another version. Validations from before it count as
+    /// none.
+    doubted: AtomicU64,
+    /// The version cannot be told from its successor. The table never keeps it.
+    pub(super) alone: Option<Alone>,
+}
+
+/// The pages of a version that cannot be told from its successor go with the entry.
+#[derive(Debug)]
+pub(super) struct Alone {
+    cache: Cache,
+    key: Key,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.cache.invalidate(&self.key);
+    }
 }
 
 /// Where and when the answer to a request came from.
 pub(super) struct Origin<'o> {
-    pub(super) store: &'o StoreId,
     pub(super) version: Option<&'o str>,
     pub(super) place: Place,
     pub(super) ticket: Ticket,
@@ -43,17 +62,22 @@ pub(super) struct Origin<'o> {
 impl Entry {
     /// Returns the entry of an answer.
     pub(super) fn new(
-        source: &Arc<Source>,
+        core: &Core,
         meta: ObjectMeta,
         attributes: Attributes,
         origin: &Origin<'_>,
     ) -> Self {
         let identity = identity_of(&meta);
-        let alone = identity.strong.is_none() && is_recent(identity.modified);
+        let alone = identity.strong.is_none() && {
+            // Without a time, nothing but the size would tell two versions apart.
+            let is_timeless = identity.modified <= 0 && core.consistency != Consistency::Immutable;
+            is_timeless || is_recent(identity.modified)
+        };
         let path = meta.location.as_ref();
-        let key = key(origin.store, path, origin.version, &identity, &origin.ticket, alone);
+        let key = key(&core.id, path, origin.version, &identity, &origin.ticket, alone);
+        let alone = alone.then(|| Alone { cache: core.cache.clone(), key: key.clone() });
         let object = Object {
-            source: Arc::clone(source),
+            source: Arc::clone(&core.source),
             path: meta.location.clone(),
             version: origin.version.map(Into::into),
             if_match: identity.if_match(meta.e_tag.as_deref()).map(Into::into),
@@ -62,11 +86,14 @@ impl Entry {
             place: origin.place,
         };
         let validated = AtomicU64::new(origin.sent);
-        Self { object: Arc::new(object), meta, attributes, validated, alone }
+        let doubted = AtomicU64::new(0);
+        Self { object: Arc::new(object), meta, attributes, validated, doubted, alone }
     }
 
+    /// Returns the moment of the last validation, or 0 if the version must be asked again.
     pub(super) fn validated(&self) -> u64 {
-        self.validated.load(Relaxed)
+        let validated = self.validated.load(Relaxed);
+        if validated > self.doubted.load(Relaxed) { validated } else { 0 }
     }
 
     /// Says that a request sent at this moment showed this version as the newest.
@@ -74,9 +101,9 @@ impl Entry {
         self.validated.fetch_max(sent, Relaxed);
     }
 
-    /// Has the next get ask the store.
-    pub(super) fn doubt(&self) {
-        self.validated.store(0, Relaxed);
+    /// Has the gets ask the store, until a request that is sent after this moment is answered.
+    pub(super) fn doubt(&self, now: u64) {
+        self.doubted.fetch_max(now, Relaxed);
     }
 
     /// Returns the size of the entry in bytes.

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use folio_cache::Cache;
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 
 use super::Core;
 use super::answers::Kept;
@@ -14,8 +13,7 @@ use super::os::{Error, GetOptions, GetRange, GetResult, Result, path::Path};
 use super::source::{identity_of, is_stream, stream_of};
 use crate::Consistency;
 use crate::base::counters::Event;
-use crate::base::epochs::nanos;
-use crate::base::flights::Seat;
+use crate::base::epochs::{Ticket, nanos};
 use crate::base::plan;
 use crate::base::table::Name;
 
@@ -26,19 +24,6 @@ pub(super) struct Found {
     pub(super) stale: bool,
     /// The answers that have come already. Dropped at the end of the get.
     pub(super) _answers: Option<Kept>,
-    pub(super) _alone: Option<Alone>,
-}
-
-/// The pages of a version that cannot be told from its successor go with the get.
-pub(super) struct Alone {
-    cache: Cache,
-    entry: Arc<Entry>,
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        self.cache.invalidate(&self.entry.object.key);
-    }
 }
 
 /// The bytes that a get wants of an object without metadata.
@@ -65,29 +50,36 @@ impl Core {
         if let Some(entry) = self.table.get(path.as_ref(), version) {
             return Ok(self.found(entry, begin));
         }
-        let name = Name::new(path.as_ref(), version);
         // Under `Validated` another reader's answer is too old for this get.
-        let _pilot = if self.consistency == Consistency::Validated {
-            None
-        } else {
-            match self.flights.board(&name) {
-                Seat::Pilot(pilot) => Some(pilot),
-                Seat::Passenger(passenger) => {
-                    passenger.await;
-                    if let Some(entry) = self.table.get(path.as_ref(), version) {
-                        return Ok(self.found(entry, begin));
-                    }
-                    // It failed, or was not kept. All that waited ask for themselves, at once.
-                    None
-                }
-            }
-        };
-        self.first(path, wanted, version).await
+        if self.consistency == Consistency::Validated {
+            return self.first(path, self.requests(wanted), version).await;
+        }
+        let name = Name::new(path.as_ref(), version);
+        let answer = Arc::new(Mutex::new(None));
+        let (seat, _) = self.flights.board(&name, || {
+            let (core, path, answer) = (Arc::clone(self), path.clone(), Arc::clone(&answer));
+            let (requests, version) = (self.requests(wanted), version.map(str::to_owned));
+            self.source.runtime.remember();
+            self.source.runtime.enter(Box::pin(async move {
+                let found = core.first(&path, requests, version.as_deref()).await;
+                *answer.lock() = Some(found);
+            }))
+        });
+        seat.await;
+        let own = answer.lock().take();
+        if let Some(found) = own {
+            return found;
+        }
+        if let Some(entry) = self.table.get(path.as_ref(), version) {
+            return Ok(self.found(entry, begin));
+        }
+        // It failed, or was not kept. All that waited ask for themselves, at once.
+        self.first(path, self.requests(wanted), version).await
     }
 
     fn found(&self, entry: Arc<Entry>, begin: u64) -> Found {
         let stale = !self.is_fresh(&entry, begin);
-        Found { entry, stale, _answers: None, _alone: None }
+        Found { entry, stale, _answers: None }
     }
 
     /// Returns `true` if the rule of consistency lets a get use an entry without a request.
@@ -96,7 +88,13 @@ impl Core {
         if validated > begin {
             return true;
         }
-        if validated == 0 || self.epochs.is_doubted(entry.meta.location.as_ref(), validated) {
+        let path = entry.meta.location.as_ref();
+        if validated == 0 || self.epochs.is_doubted(path, validated) {
+            return false;
+        }
+        // A write leaves the versions that were named, yet a store may replace them: S3 does so
+        // with the version "null", and others know no versions.
+        if entry.object.version.is_some() && self.epochs.is_written_since(path, validated) {
             return false;
         }
         match self.consistency {
@@ -113,12 +111,12 @@ impl Core {
     async fn first(
         self: &Arc<Self>,
         path: &Path,
-        wanted: Wanted<'_>,
+        requests: Vec<GetOptions>,
         version: Option<&str>,
     ) -> Result<Found> {
         let place = self.source.counters.place(path.as_ref());
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
-        let requests = self.requests(wanted);
+        let is_head = requests.first().is_some_and(|options| options.head);
         let results: Vec<GetResult> =
             try_join_all(requests.into_iter().map(|options| self.source.get(path, options, place)))
                 .await?;
@@ -128,27 +126,22 @@ impl Core {
             let identity = identity_of(&result.meta);
             let GetResult { payload, range, meta, attributes, .. } = result;
             let entry = entry.get_or_insert_with(|| {
-                let origin = Origin { store: &self.id, version, place, ticket, sent };
+                let origin = Origin { version, place, ticket, sent };
                 let mut meta = meta;
                 meta.location = path.clone();
-                Arc::new(Entry::new(&self.source, meta, attributes, &origin))
+                Arc::new(Entry::new(self, meta, attributes, &origin))
             });
-            let is_head = matches!(wanted, Wanted::Get(options) if options.head);
             // An answer of another version is dropped. The fills that miss it find out.
             if is_stream(&payload) && !is_head && identity == entry.object.identity {
                 answers.push((range, stream_of(payload)));
             }
         }
         let entry = entry.expect("a get sends at least one request");
+        self.source.is_there(path, &entry.object.identity);
         self.keep(&entry, ticket);
         let key = entry.object.key.clone();
-        let alone = entry.alone.then(|| Alone { cache: self.cache.clone(), entry: entry.clone() });
-        Ok(Found {
-            stale: false,
-            _answers: Some(self.source.answers.keep(key, answers)),
-            _alone: alone,
-            entry,
-        })
+        let answers = Some(self.source.answers.keep(key, answers));
+        Ok(Found { entry, stale: false, _answers: answers })
     }
 
     /// Returns the requests of a get of an object of which not even the length is known.
@@ -201,7 +194,8 @@ impl Core {
         let options =
             GetOptions { head: true, version: object.version.clone(), ..GetOptions::default() };
         let condition = |options: &mut GetOptions| {
-            options.if_none_match.clone_from(&entry.meta.e_tag);
+            // A weak `ETag` may stay as it is when the bytes change.
+            options.if_none_match.clone_from(&object.if_match);
             options.if_none_match.is_some()
         };
         match self.source.get_if(path, options, condition, object.place).await {
@@ -219,11 +213,15 @@ impl Core {
                     self.source.counters.count(object.place, Event::Changed, 1);
                 }
                 let version = object.version.as_deref();
-                let origin = Origin { store: &self.id, version, place: object.place, ticket, sent };
+                let origin = Origin { version, place: object.place, ticket, sent };
                 let mut meta = meta;
                 meta.location = path.clone();
-                let newer = Arc::new(Entry::new(&self.source, meta, attributes, &origin));
-                self.keep(&newer, ticket);
+                let newer = Arc::new(Entry::new(self, meta, attributes, &origin));
+                if !self.keep(&newer, ticket) && !same {
+                    // Otherwise the next attempt finds the old version again.
+                    self.forget_entry(entry);
+                    self.cache.invalidate(&object.key);
+                }
                 Ok(newer)
             }
             Err(error @ Error::NotFound { .. }) => {
@@ -235,17 +233,20 @@ impl Core {
         }
     }
 
-    /// Keeps an entry, if the order of writes allows. The pages of another version go.
-    fn keep(&self, entry: &Arc<Entry>, ticket: crate::base::epochs::Ticket) {
-        if entry.alone {
-            return;
+    /// Keeps an entry, if the order of writes allows. The pages of another version go. Returns
+    /// `true` if the entry is in the place of all older ones.
+    fn keep(&self, entry: &Arc<Entry>, ticket: Ticket) -> bool {
+        if entry.alone.is_some() {
+            return false;
         }
         let object = &entry.object;
         let name = Name::new(entry.meta.location.as_ref(), object.version.as_deref());
         // An answer that was late does not replace one to a later request.
+        let mut kept = false;
         let may_keep = |before: Option<&Entry>| {
-            self.epochs.may_keep(&ticket)
-                && before.is_none_or(|before| before.validated() <= entry.validated())
+            kept = self.epochs.may_keep(&ticket)
+                && before.is_none_or(|before| before.validated() <= entry.validated());
+            kept
         };
         let before = self.table.insert(name, Arc::clone(entry), entry.bytes(), may_keep);
         if let Some(before) = before
@@ -253,6 +254,7 @@ impl Core {
         {
             self.cache.invalidate(&before.object.key);
         }
+        kept
     }
 
     /// Removes an entry, so that the next get asks the store. Its pages stay: they are found again
@@ -260,6 +262,6 @@ impl Core {
     pub(super) fn forget_entry(&self, entry: &Arc<Entry>) {
         let version = entry.object.version.as_deref();
         self.table.remove_same(entry.meta.location.as_ref(), version, entry);
-        entry.validated.store(0, Relaxed);
+        entry.doubt(self.epochs.now());
     }
 }

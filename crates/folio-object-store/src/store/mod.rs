@@ -23,13 +23,13 @@ use folio_cache::{Cache, Preferences};
 use crate::base::counters::{Counters, is_below};
 use crate::base::epochs::Epochs;
 use crate::base::flights::Flights;
-use crate::base::key::{StoreId, unique};
+use crate::base::key::{self, StoreId, unique};
 use crate::base::redact::redact;
 use crate::base::table::{Name, Table};
 use crate::{Consistency, Options, StoreStats};
 use entry::Entry;
 use os::{ObjectMeta, ObjectStore, path::Path};
-use source::{Source, identity_of};
+use source::{Source, identity_of, modified_of};
 
 /// The smallest and the largest default of [`Options::request_bytes`].
 const REQUEST_BYTES: (u64, u64) = (1 << 20, 64 << 20);
@@ -142,7 +142,8 @@ impl Core {
         }
     }
 
-    /// Drops what is known about an object that is written. Its versions stay.
+    /// Drops what is known about an object that is written. Versions that were named stay, and
+    /// are validated again.
     fn drop_known(&self, path: &Path) {
         if let Some(entry) = self.table.remove(path.as_ref()) {
             self.cache.invalidate(&entry.object.key);
@@ -153,14 +154,15 @@ impl Core {
     fn listed(&self, meta: &ObjectMeta) {
         let Some(entry) = self.table.get(meta.location.as_ref(), None) else { return };
         let (known, listed) = (&entry.object.identity, identity_of(meta));
+        let times = [&entry.meta, meta].map(modified_of);
         let strong =
             |text: &Option<String>| text.as_deref().map(|text| text.trim_matches('"').to_owned());
         let differ = match (strong(&known.strong), strong(&listed.strong)) {
             (Some(known), Some(listed)) => known != listed,
-            _ => false,
+            _ => !key::may_be_one_time(times),
         };
         if known.size != listed.size || differ {
-            entry.doubt();
+            entry.doubt(self.epochs.now());
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use folio_cache::{
     AsyncBacking, BoxFuture, FillBuffer, FillRequest, Key, OnChange, Preferences, RemoteVersion,
     Validator,
@@ -51,7 +52,10 @@ impl Object {
         };
         let result = match self.source.get_if(&self.path, options, condition, self.place).await {
             Ok(result) => result,
-            Err(Error::Precondition { .. }) => return Err(Refusal::Changed),
+            Err(Error::Precondition { .. }) => {
+                self.source.condition_failed(&self.path, &self.identity);
+                return Err(Refusal::Changed);
+            }
             Err(error) => return Err(Refusal::Store(error)),
         };
         if identity_of(&result.meta) != self.identity {
@@ -111,16 +115,30 @@ impl Object {
             // It is read at once: a stream of a file reads 8 KiB at a time.
             put(&get_result(payload, meta, range, attributes).bytes().await?);
         }
-        if left > 0 {
-            let came = len - left as u64;
-            return Err(own(format!("the answer ended after {came} of {len} bytes")));
+        if left > 0 { Err(ended(len - left as u64, len)) } else { Ok(()) }
+    }
+
+    /// Returns the bytes of a range of this version, past the cache.
+    pub(super) async fn bytes(&self, range: Range<u64>) -> Result<Bytes, Refusal> {
+        let len = range.end - range.start;
+        let mut bytes = self.get(range).await?.bytes().await.map_err(Refusal::Store)?;
+        let came = bytes.len() as u64;
+        self.count_fetched(came);
+        if came < len {
+            return Err(Refusal::Store(ended(came, len)));
         }
-        Ok(())
+        bytes.truncate(len as usize);
+        Ok(bytes)
     }
 
     fn count_fetched(&self, bytes: u64) {
         self.source.counters.count(self.place, Event::BytesFetched, bytes);
     }
+}
+
+/// Returns the error of an answer that is too short.
+fn ended(came: u64, len: u64) -> Error {
+    own(format!("the answer ended after {came} of {len} bytes"))
 }
 
 /// The reason why a request for one version got no bytes.

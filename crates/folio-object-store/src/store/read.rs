@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use folio_cache::{Advice, File, Priority};
-use futures_util::StreamExt;
 use futures_util::future::join;
 use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::Core;
 use super::entry::Entry;
@@ -15,7 +15,10 @@ use super::error::{Trouble, changed, own};
 use super::find::{Found, Wanted};
 use super::get_result;
 use super::object::Refusal;
-use super::os::{Error, GetOptions, GetResult, GetResultPayload, Result, path::Path};
+use super::os::{
+    Error, GetOptions, GetResult, GetResultPayload, Result, coalesce_ranges, path::Path,
+};
+use super::source::{is_stream, stream_of};
 use super::stream::Reading;
 use crate::base::counters::Event;
 
@@ -36,6 +39,13 @@ const END: u64 = 64 << 10;
 
 /// The length of the part of an object that can be cached.
 const CACHED: u64 = 1 << 44;
+
+/// The bytes of ranges.
+struct Read {
+    bytes: Vec<Bytes>,
+    /// The number of bytes in ranges of which all was cached.
+    hit: u64,
+}
 
 impl Core {
     /// Gets an object, or a range of it.
@@ -68,15 +78,14 @@ impl Core {
                     judged => judged?,
                 }
             }
-            let meta = &found.entry.meta;
-            if options.head {
-                return Ok(result(&found.entry, 0..meta.size, stream::empty().boxed()));
-            }
-            let Some(range) = range_of(&options, meta.size).filter(|range| range.end <= CACHED)
-            else {
+            let range = range_of(&options, found.entry.meta.size);
+            let Some(range) = range.filter(|range| options.head || range.end <= CACHED) else {
                 // A range that is not there is the store's to refuse.
                 return self.pass(path, options).await;
             };
+            if options.head {
+                return Ok(result(&found.entry, range, stream::empty().boxed()));
+            }
             let (advice, priority) = (advice_of(&options), priority_of(&options));
             if !is_one_piece(&options, &range) {
                 if found.stale {
@@ -170,13 +179,20 @@ impl Core {
         let entry = Arc::clone(&found.entry);
         let read = self.read(&entry, ranges, advice, priority);
         if !found.stale {
-            return read.await.map(Some);
+            return read.await.map(|read| Some(self.returned(&entry, read)));
         }
         let (newest, read) = join(self.validate(&entry), read).await;
         let newest = newest.map_err(Trouble::Store)?;
         let same = newest.object.key == entry.object.key;
         found.entry = newest;
-        if same { read.map(Some) } else { Ok(None) }
+        if same { read.map(|read| Some(self.returned(&entry, read))) } else { Ok(None) }
+    }
+
+    /// Counts the bytes that a get is about to return.
+    fn returned(&self, entry: &Entry, read: Read) -> Vec<Bytes> {
+        self.count(entry, Event::BytesWanted, total(&read.bytes));
+        self.count(entry, Event::BytesHit, read.hit);
+        read.bytes
     }
 
     /// Reads ranges of one version, which lie inside it. What fails makes the next get ask anew.
@@ -186,13 +202,11 @@ impl Core {
         ranges: &[Range<u64>],
         advice: Option<Advice>,
         priority: Option<Priority>,
-    ) -> Result<Vec<Bytes>, Trouble> {
+    ) -> Result<Read, Trouble> {
         let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         let read = self.read_cached(entry, ranges, advice, priority).await;
         match &read {
-            Ok(bytes) if bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>() == wanted => {
-                self.count(entry, Event::BytesWanted, wanted);
-            }
+            Ok(read) if total(&read.bytes) == wanted => {}
             Ok(_) => {
                 self.forget_entry(entry);
                 return Err(Trouble::Store(own(format!("fewer than {wanted} bytes were read"))));
@@ -208,14 +222,13 @@ impl Core {
         ranges: &[Range<u64>],
         advice: Option<Advice>,
         priority: Option<Priority>,
-    ) -> Result<Vec<Bytes>, Trouble> {
+    ) -> Result<Read, Trouble> {
         let file = self.file(entry, ranges, advice, priority)?;
         let mut bytes: Vec<_> = ranges
             .iter()
             .map(|range| file.try_bytes(range.start, (range.end - range.start) as usize))
             .collect();
-        let hit = bytes.iter().flatten().map(|bytes| bytes.len() as u64).sum();
-        self.count(entry, Event::BytesHit, hit);
+        let hit = total(bytes.iter().flatten());
         let missing: Vec<_> = ranges
             .iter()
             .zip(&bytes)
@@ -227,7 +240,7 @@ impl Core {
             let mut read = file.read_ranges_async(&missing).await?.into_iter();
             bytes.iter_mut().filter(|bytes| bytes.is_none()).for_each(|bytes| *bytes = read.next());
         }
-        Ok(bytes.into_iter().map(Option::unwrap_or_default).collect())
+        Ok(Read { bytes: bytes.into_iter().map(Option::unwrap_or_default).collect(), hit })
     }
 
     /// Opens a version in the cache, without a request.
@@ -271,10 +284,23 @@ impl Core {
     async fn pass(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let place = self.source.counters.place(path.as_ref());
         let head = options.head;
-        let result = self.source.get(path, options, place).await?;
-        if !head {
-            let len = result.range.end - result.range.start;
-            self.source.counters.count(place, Event::BytesPassed, len);
+        let mut result = self.source.get(path, options, place).await?;
+        if head {
+            return Ok(result);
+        }
+        let source = Arc::clone(&self.source);
+        let passed = move |len| {
+            for event in [Event::BytesWanted, Event::BytesPassed, Event::BytesFetched] {
+                source.counters.count(place, event, len);
+            }
+        };
+        if is_stream(&result.payload) {
+            let empty = GetResultPayload::Stream(stream::empty().boxed());
+            let stream = stream_of(std::mem::replace(&mut result.payload, empty));
+            let counted = stream.inspect_ok(move |bytes| passed(bytes.len() as u64));
+            result.payload = GetResultPayload::Stream(counted.boxed());
+        } else {
+            passed(result.range.end - result.range.start);
         }
         Ok(result)
     }
@@ -292,17 +318,16 @@ impl Core {
             }
         }
         let object = &found.entry.object;
-        let mut all = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            let result = object.get(range.clone()).await;
-            if result.is_err() {
-                self.forget_entry(&found.entry);
+        let gap = self.source.preferences.gap_bytes;
+        let read = coalesce_ranges(ranges, |range| object.bytes(range), gap).await;
+        match &read {
+            Ok(bytes) => {
+                self.count(&found.entry, Event::BytesWanted, total(bytes));
+                self.count(&found.entry, Event::BytesPassed, total(bytes));
             }
-            let bytes = result?.bytes().await.map_err(Refusal::Store)?;
-            self.count(&found.entry, Event::BytesPassed, bytes.len() as u64);
-            all.push(bytes);
+            Err(_) => self.forget_entry(&found.entry),
         }
-        Ok(all)
+        read
     }
 
     /// Notes that a version could not be read: the next get asks the store.
@@ -322,6 +347,11 @@ impl Core {
     pub(super) fn count(&self, entry: &Entry, event: Event, n: u64) {
         self.source.counters.count(entry.object.place, event, n);
     }
+}
+
+/// Returns the number of bytes in all.
+fn total<'b>(bytes: impl IntoIterator<Item = &'b Bytes>) -> u64 {
+    bytes.into_iter().map(|bytes| bytes.len() as u64).sum()
 }
 
 fn result(

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use folio_cache::Preferences;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use parking_lot::Mutex;
 
 use super::answers::Answers;
 use super::os::{
@@ -25,8 +26,10 @@ pub(super) struct Source {
     pub(super) answers: Arc<Answers>,
     pub(super) preferences: Preferences,
     pub(super) runtime: Runtime,
-    /// The store has not refused a condition yet.
+    /// The store has not refused a condition yet, nor one that holds.
     takes_conditions: AtomicBool,
+    /// The version for which a condition failed last.
+    failed: Mutex<Option<(Path, Identity)>>,
 }
 
 /// The wrapped store. Its `Debug` may show secrets, so it is never called.
@@ -51,6 +54,22 @@ impl Source {
             preferences,
             runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
+            failed: Mutex::default(),
+        }
+    }
+
+    /// Notes that a condition on a version has failed.
+    pub(super) fn condition_failed(&self, path: &Path, identity: &Identity) {
+        *self.failed.lock() = Some((path.clone(), identity.clone()));
+    }
+
+    /// Notes that the store has a version. If a condition on it has failed before, the conditions
+    /// of the store are of no use: some servers refuse a tag that they gave.
+    pub(super) fn is_there(&self, path: &Path, identity: &Identity) {
+        let mut failed = self.failed.lock();
+        if failed.as_ref().is_some_and(|failed| failed.0 == *path && failed.1 == *identity) {
+            *failed = None;
+            self.takes_conditions.store(false, Relaxed);
         }
     }
 
@@ -104,8 +123,12 @@ fn is_answer(error: &Error) -> bool {
 
 /// Returns what tells the versions of an object apart.
 pub(super) fn identity_of(meta: &ObjectMeta) -> Identity {
-    let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
-    Identity::new(meta.e_tag.as_deref(), meta.version.as_deref(), modified, meta.size)
+    Identity::new(meta.e_tag.as_deref(), meta.version.as_deref(), modified_of(meta), meta.size)
+}
+
+/// Returns the time of the last change in nanoseconds since 1970. It is 0 if the store gives none.
+pub(super) fn modified_of(meta: &ObjectMeta) -> i64 {
+    meta.last_modified.timestamp_nanos_opt().unwrap_or_default()
 }
 
 /// Returns `true` if a result is a stream. Another kind is an open file.

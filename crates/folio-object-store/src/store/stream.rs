@@ -125,8 +125,14 @@ impl Reading {
                 }
             }
             From::Store(stream) => {
-                let bytes = stream.next().await.transpose().map_err(Trouble::Store)?;
-                let bytes = bytes.unwrap_or_default();
+                let mut bytes = Bytes::new();
+                while bytes.is_empty()
+                    && let Some(next) = stream.next().await
+                {
+                    bytes = next.map_err(Trouble::Store)?;
+                }
+                self.core.count(entry, Event::BytesFetched, bytes.len() as u64);
+                bytes.truncate((self.left.end - self.left.start).min(usize::MAX as u64) as usize);
                 self.core.count(entry, Event::BytesPassed, bytes.len() as u64);
                 bytes
             }

@@ -28,10 +28,15 @@ pub(super) struct Write {
 impl Write {
     /// Begins a write: what is known about the object is forgotten.
     pub(super) fn begin(core: &Arc<Core>, path: &Path) -> Self {
-        core.epochs.begin_write(path.as_ref());
-        core.drop_known(path);
         let place = core.source.counters.place(path.as_ref());
         core.source.counters.count(place, Event::Writes, 1);
+        Self::forget(core, path)
+    }
+
+    /// Begins a write that is counted already.
+    fn forget(core: &Arc<Core>, path: &Path) -> Self {
+        core.epochs.begin_write(path.as_ref());
+        core.drop_known(path);
         Self { core: Arc::clone(core), path: path.clone(), certain: false }
     }
 
@@ -86,6 +91,7 @@ pub(super) fn delete_stream(
 ) -> BoxStream<'static, Result<Path>> {
     let under_way = Arc::new(Mutex::new(VecDeque::<Write>::new()));
     let (inner, begun) = (Arc::clone(&core.source.inner.0), Arc::clone(&under_way));
+    let reported = Arc::clone(&core);
     let taken = paths.inspect(move |path| {
         if let Ok(path) = path {
             begun.lock().push_back(Write::begin(&core, path));
@@ -94,14 +100,21 @@ pub(super) fn delete_stream(
     let reports = inner.delete_stream(taken.boxed());
     let reports = reports.inspect(move |report| {
         let mut under_way = under_way.lock();
-        // Reports come in the order of the paths. One that names none belongs to the first.
-        let at = match report {
-            Ok(path) => under_way.iter().position(|write| write.path == *path),
-            Err(_) => Some(0),
+        let Ok(path) = report else {
+            // It names no path. If there are several, it may belong to any: the first is doubted.
+            let is_only = under_way.len() == 1;
+            if let Some(first) = under_way.pop_front()
+                && is_only
+            {
+                first.end(report);
+            }
+            return;
         };
-        if let Some(write) = at.and_then(|at| under_way.remove(at)) {
-            write.end(report);
-        }
+        let at = under_way.iter().position(|write| write.path == *path);
+        let write = at.and_then(|at| under_way.remove(at));
+        // An error was taken for the end of this delete.
+        let write = write.unwrap_or_else(|| Write::forget(&reported, path));
+        write.end(report);
     });
     reports.boxed()
 }

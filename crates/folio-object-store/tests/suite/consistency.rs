@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 
 use super::os::path::Path;
 use super::os::{Error, GetOptions, ObjectStore, ObjectStoreExt};
 use super::tricky::Fault;
-use super::{Consistency, HOUR, get, in_memory, pattern, put, run, whole};
+use super::{Consistency, HOUR, MODES, Tricky, get, in_memory, over, pattern, put, run, whole};
 
 const LEN: usize = 20_000;
 
@@ -232,5 +232,47 @@ fn named_versions_are_apart_from_the_newest() {
         assert_eq!(store.stats().objects, 3);
         store.invalidate(&"a".into());
         assert_eq!(store.stats().objects, 0);
+    });
+}
+
+#[test]
+fn named_versions_are_asked_for_again_after_an_own_write() {
+    // The store in memory ignores versions, and S3 replaces the version "null".
+    for mode in MODES {
+        let (_, store) = in_memory(mode);
+        run(async {
+            let null = GetOptions { version: Some("null".to_owned()), ..GetOptions::default() };
+            for seed in 1..4 {
+                put(&store, "a", &pattern(seed, LEN)).await;
+                for _ in 0..2 {
+                    let bytes = get(&store, "a", null.clone()).await.unwrap();
+                    assert_eq!(bytes, pattern(seed, LEN), "{mode:?}");
+                }
+            }
+            store.delete(&"a".into()).await.unwrap();
+            let result = get(&store, "a", null).await;
+            assert!(matches!(result, Err(Error::NotFound { .. })), "{mode:?}");
+        });
+    }
+}
+
+#[test]
+fn a_late_validation_does_not_undo_what_a_listing_shows() {
+    let mut bare = Tricky::in_memory();
+    bare.late = Some(tokio::sync::Semaphore::new(1));
+    let (bare, store) = over(bare, Consistency::Immutable);
+    run(async {
+        put(&bare.inner, "a", &pattern(1, LEN)).await;
+        whole(&store, "a").await.unwrap();
+        // A condition that fails makes the cache ask. The answer is on its way for long.
+        let options = GetOptions { if_match: Some("\"no\"".into()), ..GetOptions::default() };
+        let mut asking = Box::pin(get(&store, "a", options));
+        assert!((&mut asking).now_or_never().is_none());
+        put(&bare.inner, "a", &pattern(2, LEN)).await;
+        let _: Vec<_> = store.list(None).try_collect().await.unwrap();
+        bare.late.as_ref().unwrap().add_permits(10);
+        let result = asking.await;
+        assert!(matches!(result, Err(Error::Precondition { .. })), "{result:?}");
+        assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, LEN));
     });
 }

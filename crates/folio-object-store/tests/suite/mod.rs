@@ -1,8 +1,11 @@
 //! The tests, written once for all versions of `object_store`.
 
+mod abandoned;
 mod chunks;
 mod conditions;
 mod consistency;
+mod counters;
+mod differ;
 mod faults;
 mod integration;
 mod memory;

@@ -253,3 +253,30 @@ fn a_put_during_a_read_of_many_pieces_is_seen_by_the_next() {
         assert_eq!(whole(&*store, "a").await.unwrap(), pattern(2, LEN));
     });
 }
+
+#[test]
+fn a_delete_is_seen_if_an_error_of_another_is_reported_first() {
+    for mode in MODES {
+        let (bare, store) = over(Tricky { errors_first: true, ..Tricky::in_memory() }, mode);
+        run(async {
+            for path in ["a", "b"] {
+                put(&bare.inner, path, &pattern(1, LEN)).await;
+                whole(&store, path).await.unwrap();
+            }
+            let paths = ["a", "b", "missing"].map(|path| Ok(Path::from(path)));
+            let mut reports = store.delete_stream(futures_util::stream::iter(paths).boxed());
+            assert!(matches!(reports.next().await, Some(Err(Error::NotFound { .. }))));
+            // They are there until they are deleted.
+            for path in ["a", "b"] {
+                assert_eq!(whole(&store, path).await.unwrap(), pattern(1, LEN), "{mode:?}");
+            }
+            for path in ["a", "b"] {
+                assert_eq!(reports.next().await.unwrap().unwrap(), Path::from(path));
+                let result = whole(&store, path).await;
+                assert!(matches!(result, Err(Error::NotFound { .. })), "{mode:?} {path}");
+            }
+            assert!(reports.next().await.is_none());
+            assert_eq!(store.stats().writes, 3);
+        });
+    }
+}

@@ -1,6 +1,7 @@
 //! Reads return what the bare store returns, in as few requests.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 
@@ -233,4 +234,60 @@ fn many_readers_of_a_new_object_make_one_request() {
         let all = futures_util::future::join_all(gets).await;
         assert!(all.iter().all(|head| matches!(head, Err(super::os::Error::NotFound { .. }))));
     });
+}
+
+#[test]
+fn each_range_is_answered_as_by_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = super::os::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+    let memory = super::os::memory::InMemory::new();
+    let stores: [Arc<dyn ObjectStore>; 2] = [Arc::new(memory), Arc::new(local)];
+    let lens = [0, 4095, 4096, 10_000_u64];
+    for (bare, len, mode) in stores.iter().flat_map(|bare| {
+        lens.iter().flat_map(move |len| MODES.iter().map(move |mode| (bare, *len, *mode)))
+    }) {
+        let edges = [0, 1, 4096, len.saturating_sub(1), len, len + 1, len + 5000, u64::MAX];
+        let mut ranges = vec![None];
+        for n in edges {
+            ranges.extend([Some(GetRange::Suffix(n)), Some(GetRange::Offset(n))]);
+            ranges.extend(edges.map(|end| Some(GetRange::Bounded(n..end))));
+        }
+        let cache = super::Cache::new(4 << 20).unwrap();
+        run(async {
+            put(&**bare, "a", &pattern(1, len as usize)).await;
+            for (range, head, warm) in ranges.iter().flat_map(|range| {
+                [(false, false), (false, true), (true, false), (true, true)]
+                    .map(|(head, warm)| (range, head, warm))
+            }) {
+                let options = super::Options::new().consistency(mode);
+                let store = super::CachedStore::with_options(bare.clone(), &cache, options);
+                if warm {
+                    whole(&store, "a").await.unwrap();
+                }
+                let options = GetOptions { range: range.clone(), head, ..Default::default() };
+                let case = format!("{bare} {len} {mode:?} {options:?} {warm}");
+                let expected = bare.get_opts(&"a".into(), options.clone()).await;
+                let result = store.get_opts(&"a".into(), options).await;
+                match (result, expected) {
+                    (Ok(result), Ok(expected)) => {
+                        assert_eq!(result.range, expected.range, "{case}");
+                        assert_eq!(result.meta, expected.meta, "{case}");
+                        if !head {
+                            let expected = expected.bytes().await.unwrap();
+                            assert_eq!(result.bytes().await.unwrap(), expected, "{case}");
+                        }
+                    }
+                    (Err(error), Err(expected)) => {
+                        // A first request is for whole pages.
+                        let is_same = error.to_string() == expected.to_string();
+                        assert!(is_same || !warm, "{case}: {error}, {expected}");
+                    }
+                    (result, expected) => {
+                        let ranges = [result, expected].map(|it| it.map(|it| it.range));
+                        panic!("{case}: {ranges:?}");
+                    }
+                }
+            }
+        });
+    }
 }

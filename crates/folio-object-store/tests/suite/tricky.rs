@@ -34,6 +34,8 @@ pub(super) enum Conditions {
     Kept,
     Ignored,
     Refused,
+    /// `if_match` never holds.
+    Failing,
 }
 
 /// A request that the store got.
@@ -56,6 +58,8 @@ pub(super) enum Fault {
     Ends(usize),
     /// The answer is followed by bytes that were not asked for.
     Long,
+    /// The bytes come in pieces of which every second is empty, and the last is too long.
+    Odd,
     /// The answer is of another range.
     Shifted,
     /// The object is written before the request reaches the store.
@@ -77,12 +81,18 @@ pub(super) struct Tricky {
     pub(super) inner: Arc<dyn ObjectStore>,
     pub(super) tags: Tags,
     pub(super) conditions: Conditions,
+    /// The time of the last change of all objects, in place of the true one.
+    pub(super) modified: Mutex<Option<&'static str>>,
     /// The time that each request takes.
     pub(super) delay: Duration,
     /// Requests wait here, if it is set.
     pub(super) gate: Option<Semaphore>,
+    /// Answers wait here before they are sent, if it is set.
+    pub(super) late: Option<Semaphore>,
     /// The error of each write, which takes effect before.
     pub(super) late_errors: bool,
+    /// Deletes of missing objects are reported before all others.
+    pub(super) errors_first: bool,
     /// Random waits at each step, and random errors.
     pub(super) jitter: Option<Jitter>,
     pub(super) faults: Mutex<VecDeque<Fault>>,
@@ -95,9 +105,12 @@ impl Tricky {
             inner: Arc::new(inner),
             tags: Tags::Strong,
             conditions: Conditions::Kept,
+            modified: Mutex::default(),
             delay: Duration::ZERO,
             gate: None,
+            late: None,
             late_errors: false,
+            errors_first: false,
             jitter: None,
             faults: Mutex::default(),
             log: Mutex::default(),
@@ -179,6 +192,9 @@ impl Tricky {
     }
 
     fn mask(&self, meta: &mut ObjectMeta) {
+        if let Some(modified) = *self.modified.lock().unwrap() {
+            meta.last_modified = modified.parse().expect("a time");
+        }
         match self.tags {
             Tags::Strong => {}
             Tags::Weak => meta.e_tag = Some("W/\"same\"".to_owned()),
@@ -187,14 +203,18 @@ impl Tricky {
     }
 
     /// Applies the conditions as the store does. Returns those that the inner store applies.
-    fn conditions(&self, mut options: GetOptions) -> Result<GetOptions> {
+    fn conditions(&self, path: &Path, mut options: GetOptions) -> Result<GetOptions> {
         let asked = options.if_match.is_some() || options.if_none_match.is_some();
         match self.conditions {
             Conditions::Ignored => (options.if_match, options.if_none_match) = (None, None),
             Conditions::Refused if asked => {
                 return Err(Error::NotSupported { source: "no conditions".into() });
             }
-            Conditions::Kept | Conditions::Refused => {}
+            Conditions::Failing if options.if_match.is_some() => {
+                let source = "no ETag matches".into();
+                return Err(Error::Precondition { path: path.to_string(), source });
+            }
+            Conditions::Kept | Conditions::Refused | Conditions::Failing => {}
         }
         Ok(options)
     }
@@ -265,7 +285,7 @@ impl ObjectStore for Tricky {
             }
             _ => {}
         }
-        let mut options = self.conditions(options)?;
+        let mut options = self.conditions(location, options)?;
         if let (Some(Fault::Shifted), Some(GetRange::Bounded(range))) = (&fault, &mut options.range)
         {
             *range = range.start + 1..range.end + 1;
@@ -284,7 +304,11 @@ impl ObjectStore for Tricky {
             (options.if_match, options.if_none_match) = (None, None);
         }
         let head = options.head;
-        let mut result = self.inner.get_opts(location, options).await?;
+        let result = self.inner.get_opts(location, options).await;
+        if let Some(late) = &self.late {
+            late.acquire().await.expect("it is never closed").forget();
+        }
+        let mut result = result?;
         self.mask(&mut result.meta);
         if head {
             result.payload = GetResultPayload::Stream(stream::empty().boxed());
@@ -299,6 +323,11 @@ impl ObjectStore for Tricky {
             Fault::Breaks(at) => vec![Ok(bytes.slice(..at)), Err(timed_out(location))],
             Fault::Ends(at) => vec![Ok(bytes.slice(..at))],
             Fault::Long => vec![Ok(bytes), Ok(Bytes::from_static(&[0xff; 10_000]))],
+            Fault::Odd => {
+                let middle = bytes.len() / 2;
+                let last = [&bytes[middle..], &[0xff; 10_000]].concat();
+                vec![Ok(Bytes::new()), Ok(bytes.slice(..middle)), Ok(Bytes::new()), Ok(last.into())]
+            }
             _ => vec![Ok(bytes)],
         };
         let payload = GetResultPayload::Stream(stream::iter(pieces).boxed());
@@ -313,7 +342,21 @@ impl ObjectStore for Tricky {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        if !self.errors_first {
+            return self.inner.delete_stream(locations);
+        }
+        let inner = Arc::clone(&self.inner);
+        let reports = stream::once(locations.collect::<Vec<_>>()).flat_map(move |paths| {
+            let is_missing = |path: &Path| path.as_ref().starts_with("missing");
+            let paths: Vec<_> = paths.into_iter().map(|path| path.expect("a path")).collect();
+            let (missing, there): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_missing);
+            let errors = missing
+                .into_iter()
+                .map(|path| Err(Error::NotFound { path: path.to_string(), source: "404".into() }));
+            let there = stream::iter(there.into_iter().map(Ok)).boxed();
+            stream::iter(errors.collect::<Vec<_>>()).chain(inner.delete_stream(there))
+        });
+        reports.boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::os::{Error, ObjectStore, ObjectStoreExt};
 use super::tricky::{Conditions, Fault, Tags};
-use super::{Consistency, MODES, Tricky, over, pattern, put, run, whole};
+use super::{Consistency, HOUR, MODES, Tricky, over, pattern, put, run, whole};
 
 const LEN: usize = 10_000;
 
@@ -79,6 +79,102 @@ fn weak_validators_are_compared_and_never_sent_as_if_match() {
     }
 }
 
+const OLD: &str = "2020-01-01T00:00:00Z";
+const OLDER: &str = "2019-01-01T00:00:00Z";
+const NO_TIME: &str = "1970-01-01T00:00:00Z";
+
+const ASKING: [Consistency; 2] =
+    [Consistency::ValidatedAfter(Duration::ZERO), Consistency::Validated];
+
+/// Reads the same object by each kind of get, from a cache that has an older version.
+fn reads_of_a_change(
+    tags: Tags,
+    conditions: Conditions,
+    mode: Consistency,
+    modified: [Option<&'static str>; 2],
+) {
+    for kind in 0..4 {
+        let (bare, store) = over(tricky(tags, conditions), mode);
+        let case = format!("{tags:?} {conditions:?} {mode:?} {modified:?} {kind}");
+        run(async {
+            let (path, len) = ("a".into(), LEN as u64);
+            *bare.modified.lock().unwrap() = modified[0];
+            put(&bare.inner, "a", &pattern(1, LEN)).await;
+            assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, LEN), "{case}");
+            *bare.modified.lock().unwrap() = modified[1];
+            put(&bare.inner, "a", &pattern(2, LEN)).await;
+            bare.requests();
+            let bytes = match kind {
+                0 => whole(&store, "a").await.map(Into::into),
+                1 => store.get_range(&path, 0..len).await,
+                2 => store.get_ranges(&path, &[0..len, 5..6]).await.map(|bytes| bytes[0].clone()),
+                _ => {
+                    store.head(&path).await.unwrap();
+                    store.get_range(&path, 0..len).await
+                }
+            };
+            assert_eq!(bytes.expect(&case), pattern(2, LEN), "{case}");
+            let requests = bare.requests().len();
+            assert!(requests <= 4, "{case}: {requests} requests");
+        });
+    }
+}
+
+#[test]
+fn a_weak_tag_that_stays_does_not_hide_a_change() {
+    for tags in [Tags::Weak, Tags::None] {
+        for mode in ASKING {
+            reads_of_a_change(tags, Conditions::Kept, mode, [Some(OLDER), Some(OLD)]);
+        }
+    }
+}
+
+#[test]
+fn a_version_that_cannot_be_kept_displaces_the_old_one() {
+    for tags in [Tags::Weak, Tags::None] {
+        for conditions in [Conditions::Kept, Conditions::Ignored] {
+            for mode in ASKING {
+                reads_of_a_change(tags, conditions, mode, [Some(OLDER), None]);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_tag_and_a_time_nothing_is_kept() {
+    for tags in [Tags::Weak, Tags::None] {
+        for mode in [ASKING[0], HOUR, ASKING[1]] {
+            reads_of_a_change(tags, Conditions::Kept, mode, [Some(NO_TIME); 2]);
+        }
+        // Objects that never change are told apart by their names.
+        let (bare, store) = over(tricky(tags, Conditions::Kept), Consistency::Immutable);
+        run(async {
+            *bare.modified.lock().unwrap() = Some(NO_TIME);
+            put(&bare.inner, "a", &pattern(1, LEN)).await;
+            whole(&store, "a").await.unwrap();
+            whole(&store, "a").await.unwrap();
+            assert_eq!(bare.counts(), (1, 0), "{tags:?}");
+        });
+    }
+}
+
+#[test]
+fn a_listing_shows_a_change_by_its_time_too() {
+    use futures_util::TryStreamExt;
+    for tags in [Tags::Strong, Tags::Weak, Tags::None] {
+        let (bare, store) = over(tricky(tags, Conditions::Kept), Consistency::Immutable);
+        run(async {
+            *bare.modified.lock().unwrap() = Some(OLD);
+            put(&bare.inner, "a", &pattern(1, LEN)).await;
+            whole(&store, "a").await.unwrap();
+            *bare.modified.lock().unwrap() = None;
+            put(&bare.inner, "a", &pattern(2, LEN)).await;
+            let _: Vec<_> = store.list(None).try_collect().await.unwrap();
+            assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, LEN), "{tags:?}");
+        });
+    }
+}
+
 #[test]
 fn a_store_that_ignores_conditions_is_found_out_by_its_answers() {
     for mode in MODES {
@@ -113,6 +209,31 @@ fn a_store_that_refuses_conditions_is_asked_without() {
         let result = super::get(&store, "a", options).await;
         assert!(matches!(result, Err(Error::NotModified { .. })), "{result:?}");
     });
+}
+
+#[test]
+fn a_store_that_refuses_its_own_tags_is_asked_without() {
+    for mode in MODES {
+        let (bare, store) = over(tricky(Tags::Strong, Conditions::Failing), mode);
+        run(async {
+            let bytes = pattern(1, 5 << 20);
+            put(&bare.inner, "a", &bytes).await;
+            store.head(&"a".into()).await.unwrap();
+            let ranges = [0..10, 4_000_000..4_000_010];
+            let read = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(read[1], bytes[4_000_000..4_000_010], "{mode:?}");
+            assert!(bare.requests().len() <= 10, "{mode:?}");
+            for _ in 0..3 {
+                assert!(whole(&store, "a").await.unwrap() == bytes, "{mode:?}");
+            }
+            // Changes are seen by the answers.
+            put(&bare.inner, "a", &pattern(2, 5 << 20)).await;
+            let ranges = [1_000_000..1_000_010, 2_500_000..2_500_010];
+            store.invalidate(&"a".into());
+            let read = store.get_ranges(&"a".into(), &ranges).await.unwrap();
+            assert_eq!(read[0], pattern(2, 5 << 20)[1_000_000..1_000_010], "{mode:?}");
+        });
+    }
 }
 
 #[test]

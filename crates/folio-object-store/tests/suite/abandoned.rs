@@ -1,0 +1,135 @@
+//! Gets and streams that are dropped, or not polled any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Semaphore;
+
+use super::os::ObjectStoreExt;
+use super::os::path::Path;
+use super::{Consistency, HOUR, MODES, Tricky, over, pattern, put, run, whole};
+
+#[test]
+fn a_get_that_is_not_polled_holds_up_no_other() {
+    for mode in MODES {
+        let mut bare = Tricky::in_memory();
+        bare.gate = Some(Semaphore::new(0));
+        let (bare, store) = over(bare, mode);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, 10_000)).await;
+            let path = Path::from("a");
+            let mut first = Box::pin(store.get(&path));
+            assert!((&mut first).now_or_never().is_none());
+            let others = (0..10).map(|i| store.get_range(&path, i..i + 10));
+            bare.gate.as_ref().unwrap().add_permits(1000);
+            let others = futures_util::future::try_join_all(others);
+            let bytes = tokio::time::timeout(Duration::from_secs(20), others).await;
+            let bytes = bytes.expect("the first get is not needed").unwrap();
+            assert_eq!(bytes[9], pattern(1, 10_000)[9..19], "{mode:?}");
+            assert_eq!(first.await.unwrap().bytes().await.unwrap(), pattern(1, 10_000));
+        });
+    }
+}
+
+#[test]
+fn a_request_goes_on_for_the_readers_that_are_left() {
+    for mode in [Consistency::Immutable, HOUR] {
+        let mut bare = Tricky::in_memory();
+        bare.gate = Some(Semaphore::new(0));
+        let (bare, store) = over(bare, mode);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, 10_000)).await;
+            let path = Path::from("a");
+            let mut gets: Vec<_> = (0..3).map(|_| Box::pin(store.head(&path))).collect();
+            for get in &mut gets {
+                assert!(get.now_or_never().is_none());
+            }
+            drop(gets.remove(0));
+            bare.gate.as_ref().unwrap().add_permits(1000);
+            for get in gets {
+                assert_eq!(get.await.unwrap().size, 10_000);
+            }
+            assert_eq!(bare.counts(), (0, 1), "{mode:?}");
+        });
+    }
+}
+
+#[test]
+fn dropped_gets_and_streams_leave_nothing() {
+    for mode in MODES {
+        let mut bare = Tricky::in_memory();
+        bare.delay = Duration::from_micros(500);
+        let (bare, store) = over(bare, mode);
+        run(async {
+            let bytes = pattern(1, 5 << 20);
+            put(&bare.inner, "a", &bytes).await;
+            let path = Path::from("a");
+            for i in 0..100_u64 {
+                let range = i * 20_000..i * 20_000 + 30_000;
+                let mut get = Box::pin(store.get_range(&path, range));
+                for _ in 0..i % 4 {
+                    if (&mut get).now_or_never().is_some() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_micros(400)).await;
+                }
+                drop(get);
+                let get = tokio::time::timeout(Duration::from_millis(i % 3), store.get(&path));
+                if let Ok(result) = get.await {
+                    let mut stream = result.unwrap().into_stream();
+                    let piece = stream.next().await.unwrap().unwrap();
+                    assert!(bytes.starts_with(&piece));
+                }
+                if i % 10 == 0 {
+                    store.invalidate_all();
+                }
+            }
+            assert!(whole(&store, "a").await.unwrap() == bytes);
+        });
+        drop(store);
+        // A request or a page that is left would keep the store.
+        assert_eq!(Arc::strong_count(&bare), 1, "{mode:?}");
+    }
+}
+
+#[test]
+fn readers_on_many_threads_never_sleep_for_good() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(4).enable_all().build().unwrap();
+    let mut bare = Tricky::in_memory();
+    bare.delay = Duration::from_micros(50);
+    let (bare, store) = over(bare, Consistency::Immutable);
+    runtime.block_on(async {
+        put(&bare.inner, "a", &pattern(1, 50_000)).await;
+        let readers = (0..16_u64).map(|i| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let (path, mut rng) = (Path::from("a"), fastrand::Rng::with_seed(i));
+                for _ in 0..60 {
+                    let at = rng.u64(..49_000);
+                    let mut get = Box::pin(store.get_range(&path, at..at + 10));
+                    for _ in 0..rng.u32(..3) {
+                        if (&mut get).now_or_never().is_some() {
+                            break;
+                        }
+                    }
+                    match rng.u32(..8) {
+                        // It is held, and not polled, while another get runs.
+                        0 => drop(store.get_range(&path, at..at + 10).await.unwrap()),
+                        1 => store.invalidate(&path),
+                        _ => {}
+                    }
+                    drop(get);
+                    let bytes = store.get_range(&path, at..at + 10).await.unwrap();
+                    assert_eq!(bytes, pattern(1, 50_000)[at as usize..at as usize + 10]);
+                }
+            })
+        });
+        let readers = futures_util::future::try_join_all(readers);
+        let ended = tokio::time::timeout(Duration::from_mins(2), readers).await;
+        ended.expect("no reader sleeps for good").unwrap();
+    });
+    drop(store);
+    assert_eq!(Arc::strong_count(&bare), 1);
+}
