@@ -210,6 +210,12 @@ pub mod testing;
 mod write;
 mod writeback;
 
+/// For folio-object-store alone: a future that several waiters share. It may change at any time.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::rt::flight::{Flight, Waiter};
+}
+
 pub use api::builder::CacheBuilder;
 pub use api::cache::Cache;
 pub use api::cursor::FileCursor;

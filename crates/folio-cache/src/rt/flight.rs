@@ -13,11 +13,13 @@
 //!
 //! No waker is called and no user's value dropped under a lock. Panics of both are caught.
 
-use folio_ref::broken;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
+
+use folio_ref::broken;
 
 use crate::rt::foreign::{catch_panic, drop_quietly, wake};
 use crate::rt::shim::{Length, Mutex};
@@ -94,7 +96,7 @@ impl Wake for Listeners {
 }
 
 /// One future and its waiters.
-pub(crate) struct Flight<T> {
+pub struct Flight<T> {
     future: Mutex<Option<Task<T>>>,
     /// 1: a poll found the future locked, and the thread with the lock has to wake the waiters.
     missed: Length,
@@ -106,7 +108,7 @@ pub(crate) struct Flight<T> {
 
 impl<T: Send + 'static> Flight<T> {
     /// Returns the first waiter of a future. `panicked` returns the result if the future panics.
-    pub(crate) fn begin(future: Task<T>, panicked: fn() -> T) -> Waiter<T> {
+    pub fn begin(future: Task<T>, panicked: fn() -> T) -> Waiter<T> {
         let listeners = Listeners {
             state: Mutex::new(State {
                 phase: Phase::Running,
@@ -128,7 +130,7 @@ impl<T: Send + 'static> Flight<T> {
     }
 
     /// Returns another waiter, or `None` if the flight was cancelled, or ended without a waiter.
-    pub(crate) fn join(self: &Arc<Self>) -> Option<Waiter<T>> {
+    pub fn join(self: &Arc<Self>) -> Option<Waiter<T>> {
         let mut state = self.listeners.state.lock();
         if state.waiters == 0 || state.phase == Phase::Cancelled {
             return None;
@@ -149,6 +151,11 @@ impl<T: Send + 'static> Flight<T> {
             self.drive();
             wake(wakers);
         }
+    }
+
+    /// Returns `true` if anything waits for it.
+    pub fn has_waiters(&self) -> bool {
+        self.listeners.state.lock().waiters > 0
     }
 
     fn is_over(&self) -> bool {
@@ -237,8 +244,14 @@ impl<T: Send + 'static> Flight<T> {
     }
 }
 
+impl<T> fmt::Debug for Flight<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("phase", &self.listeners.phase()).finish_non_exhaustive()
+    }
+}
+
 /// One of those that wait for a flight. The last one that is dropped before the end cancels it.
-pub(crate) struct Waiter<T: Send + 'static> {
+pub struct Waiter<T: Send + 'static> {
     flight: Arc<Flight<T>>,
     place: usize,
     is_detached: bool,
@@ -246,12 +259,12 @@ pub(crate) struct Waiter<T: Send + 'static> {
 
 impl<T: Send + 'static> Waiter<T> {
     /// Returns the flight, to be joined by others.
-    pub(crate) fn flight(&self) -> &Arc<Flight<T>> {
+    pub fn flight(&self) -> &Arc<Flight<T>> {
         &self.flight
     }
 
     /// Drives the flight. Returns `Ready` at its end. The waker is called when a poll is due.
-    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<()> {
+    pub fn poll(&mut self, waker: &Waker) -> Poll<()> {
         self.flight.poll(self.place, waker, true)
     }
 
@@ -265,7 +278,7 @@ impl<T: Send + 'static> Waiter<T> {
     }
 
     /// Returns what `look` makes of the result. `None`: the flight has not ended.
-    pub(crate) fn result<R>(&self, look: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub fn result<R>(&self, look: impl FnOnce(&mut T) -> R) -> Option<R> {
         if self.flight.listeners.phase() != Phase::Done {
             return None;
         }
@@ -287,6 +300,12 @@ impl<T: Send + 'static> Waiter<T> {
         self.flight.listeners.state.lock().detached += 1;
         self.is_detached = true;
         self
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Waiter<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("flight", &self.flight).finish_non_exhaustive()
     }
 }
 

@@ -1,186 +1,95 @@
 //! The first requests of objects about which nothing is known, so that many readers make one.
 //!
 //! Any of the readers that wait for a request drives it, so one that is not polled holds up no
-//! other. When the last one is dropped, the request is dropped too. No waker is called under a
-//! lock.
+//! other. When the last one is dropped, the request is dropped too.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
 use folio_cache::BoxFuture;
+use folio_cache::internal::{Flight, Waiter};
 use parking_lot::Mutex;
 
-/// The first requests under way. It has at most one entry for each get under way.
-pub(crate) struct Flights<K>(Mutex<HashMap<K, Boarded>>);
+/// The first requests under way, with answers of type `T`. It has at most one entry for each get
+/// under way.
+pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<Flight<Option<T>>>>>);
 
-/// A request under way, and the number of its readers.
-struct Boarded {
-    flight: Arc<Flight>,
-    seats: usize,
-}
-
-/// A request that several readers wait for.
-struct Flight {
-    /// `None` after its end.
-    request: Mutex<Option<BoxFuture<'static, ()>>>,
-    /// A poll found the request locked: the thread with the lock has to wake the readers.
-    missed: AtomicBool,
-    readers: Arc<Readers>,
-}
-
-/// The wakers of the readers. The waker of the request leads here, so that a store that keeps it
-/// does not keep the request.
-#[derive(Default)]
-struct Readers(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    landed: bool,
-    next: u64,
-    wakers: HashMap<u64, Waker>,
-}
-
-/// A reader's part in a request: ready when that has ended, in any way.
-pub(crate) struct Seat<'f, K: Eq + Hash + Clone> {
-    flights: &'f Flights<K>,
+/// A reader's part in a request: ready when that has ended, in any way. Returns the answer to the
+/// reader that began it, and `None` to others: it may be too old for them. `None` too if the
+/// request panicked.
+pub(crate) struct Seat<'f, K: Eq + Hash, T: Send + 'static> {
+    flights: &'f Flights<K, T>,
     key: K,
-    flight: Arc<Flight>,
-    id: u64,
+    begins: bool,
+    /// `None` in the drop alone.
+    waiter: Option<Waiter<Option<T>>>,
 }
 
-impl<K: Eq + Hash + Clone> Flights<K> {
+impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::default())
     }
 
     /// Joins the first request of an object, or begins it with the future that `begin` returns.
-    /// Returns `true` beside the seat if it has begun.
     pub(crate) fn board(
         &self,
         key: &K,
-        begin: impl FnOnce() -> BoxFuture<'static, ()>,
-    ) -> (Seat<'_, K>, bool) {
+        begin: impl FnOnce() -> BoxFuture<'static, Option<T>>,
+    ) -> Seat<'_, K, T> {
         let mut flights = self.0.lock();
-        let is_new = !flights.contains_key(key);
-        let boarded = flights.entry(key.clone()).or_insert_with(|| Boarded {
-            flight: Arc::new(Flight {
-                request: Mutex::new(Some(begin())),
-                missed: AtomicBool::new(false),
-                readers: Arc::default(),
-            }),
-            seats: 0,
+        let joined = flights.get(key).and_then(Flight::join);
+        let begins = joined.is_none();
+        let waiter = joined.unwrap_or_else(|| {
+            let waiter = Flight::begin(begin(), || None);
+            flights.insert(key.clone(), Arc::clone(waiter.flight()));
+            waiter
         });
-        boarded.seats += 1;
-        let flight = Arc::clone(&boarded.flight);
         drop(flights);
-        let id = {
-            let mut readers = flight.readers.0.lock();
-            readers.next += 1;
-            readers.next
-        };
-        (Seat { flights: self, key: key.clone(), flight, id }, is_new)
+        Seat { flights: self, key: key.clone(), begins, waiter: Some(waiter) }
     }
+}
 
-    /// Lets no further reader join a request.
-    fn close(&self, key: &K, flight: &Arc<Flight>) {
-        let mut flights = self.0.lock();
-        if flights.get(key).is_some_and(|it| Arc::ptr_eq(&it.flight, flight)) {
-            flights.remove(key);
+impl<K: Eq + Hash, T: Send + 'static> Seat<'_, K, T> {
+    /// Lets no further reader join the request.
+    fn close(&self, flight: &Arc<Flight<Option<T>>>) {
+        let mut flights = self.flights.0.lock();
+        if flights.get(&self.key).is_some_and(|it| Arc::ptr_eq(it, flight)) {
+            flights.remove(&self.key);
         }
     }
-
-    /// Removes a reader of a request, and the request with its last one.
-    fn leave(&self, key: &K, flight: &Arc<Flight>) -> Option<Boarded> {
-        let mut flights = self.0.lock();
-        let boarded = flights.get_mut(key).filter(|it| Arc::ptr_eq(&it.flight, flight))?;
-        boarded.seats -= 1;
-        if boarded.seats == 0 { flights.remove(key) } else { None }
-    }
 }
 
-impl Flight {
-    /// Polls the request, unless another thread does. Returns `true` if it has ended.
-    fn poll(&self) -> bool {
-        let mut request = self.request.try_lock();
-        if request.is_none() {
-            self.missed.store(true, SeqCst);
-            // Pairs with the one below: either this finds the lock free, or the thread with the
-            // lock finds the mark.
-            fence(SeqCst);
-            request = self.request.try_lock();
-        }
-        let Some(mut request) = request else { return false };
-        let Some(future) = request.as_mut() else { return true };
-        let waker = Waker::from(Arc::clone(&self.readers));
-        let mut context = Context::from_waker(&waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
-        let ended = if matches!(polled, Ok(Poll::Pending)) { None } else { request.take() };
-        drop(request);
-        if ended.is_some() {
-            drop(ended); // under no lock
-            self.readers.0.lock().landed = true;
-            self.readers.wake_all();
-        } else {
-            fence(SeqCst);
-            if self.missed.swap(false, SeqCst) {
-                self.readers.wake_all();
-            }
-        }
-        polled.unwrap_or_else(|panic| resume_unwind(panic)).is_ready()
-    }
-}
+impl<K: Eq + Hash + Unpin, T: Send + 'static> Future for Seat<'_, K, T> {
+    type Output = Option<T>;
 
-impl Readers {
-    fn wake_all(&self) {
-        let wakers = std::mem::take(&mut self.0.lock().wakers);
-        wakers.into_values().for_each(Waker::wake);
-    }
-}
-
-impl Wake for Readers {
-    fn wake(self: Arc<Self>) {
-        self.wake_all();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_all();
-    }
-}
-
-impl<K: Eq + Hash + Clone> Future for Seat<'_, K> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let before = {
-            let mut readers = self.flight.readers.0.lock();
-            if readers.landed {
-                return Poll::Ready(());
-            }
-            readers.wakers.insert(self.id, context.waker().clone())
-        };
-        drop(before); // under no lock
-        if !self.flight.poll() {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let begins = self.begins;
+        let waiter = self.waiter.as_mut().expect("a seat is not polled in its drop");
+        if waiter.poll(context.waker()).is_pending() {
             return Poll::Pending;
         }
-        self.flights.close(&self.key, &self.flight);
-        Poll::Ready(())
+        let answer = if begins { waiter.result(Option::take).flatten() } else { None };
+        let flight = Arc::clone(waiter.flight());
+        self.close(&flight);
+        Poll::Ready(answer)
     }
 }
 
-impl<K: Eq + Hash + Clone> Drop for Seat<'_, K> {
+impl<K: Eq + Hash, T: Send + 'static> Drop for Seat<'_, K, T> {
     fn drop(&mut self) {
-        let waker = self.flight.readers.0.lock().wakers.remove(&self.id);
-        let boarded = self.flights.leave(&self.key, &self.flight);
-        drop((waker, boarded)); // under no lock
+        let Some(waiter) = self.waiter.take() else { return };
+        let flight = Arc::clone(waiter.flight());
+        drop(waiter); // under no lock: with the last one the request is dropped
+        if !flight.has_waiters() {
+            self.close(&flight);
+        }
     }
 }
 
-impl<K> std::fmt::Debug for Flights<K> {
+impl<K, T> std::fmt::Debug for Flights<K, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Flights").field("under_way", &self.0.lock().len()).finish()
     }
@@ -192,66 +101,71 @@ mod tests {
     use futures_util::FutureExt;
     use tokio::sync::oneshot::{Receiver, channel};
 
-    fn request(end: Receiver<()>) -> BoxFuture<'static, ()> {
-        Box::pin(async move { end.await.expect("the request is ended by the test") })
+    fn request(end: Receiver<i32>) -> BoxFuture<'static, Option<i32>> {
+        Box::pin(async move { end.await.ok() })
+    }
+
+    fn under_way() -> BoxFuture<'static, Option<i32>> {
+        unreachable!("a request is under way")
     }
 
     #[test]
     fn any_reader_drives_the_request() {
         let flights = Flights::new();
         let (end, ended) = channel();
-        let (mut first, is_new) = flights.board(&1, || request(ended));
-        assert!(is_new && (&mut first).now_or_never().is_none());
-        let (mut second, is_new) = flights.board(&1, || unreachable!("it is under way"));
-        assert!(!is_new && (&mut second).now_or_never().is_none());
-        assert!(flights.board(&2, || Box::pin(async {})).1);
-        end.send(()).unwrap();
+        let mut first = flights.board(&1, || request(ended));
+        assert!((&mut first).now_or_never().is_none());
+        let mut second = flights.board(&1, under_way);
+        assert!((&mut second).now_or_never().is_none());
+        assert_eq!(flights.board(&2, || Box::pin(async { Some(2) })).now_or_never(), Some(Some(2)));
+        end.send(7).unwrap();
         // The first, which began the request, is not polled again.
-        assert_eq!(second.now_or_never(), Some(()));
+        assert_eq!(second.now_or_never(), Some(None));
         assert!(flights.0.lock().is_empty());
-        assert_eq!(first.now_or_never(), Some(()));
+        assert_eq!(first.now_or_never(), Some(Some(7)));
     }
 
     #[test]
     fn a_request_outlives_the_reader_that_began_it() {
         let flights = Flights::new();
-        let (mut end, ended) = channel();
-        let (first, _) = flights.board(&1, || request(ended));
-        let (second, _) = flights.board(&1, || unreachable!("it is under way"));
+        let (end, ended) = channel();
+        let first = flights.board(&1, || request(ended));
+        let second = flights.board(&1, under_way);
         drop(first);
         assert!(!end.is_closed());
         drop(second);
         assert!(end.is_closed() && flights.0.lock().is_empty());
-        assert!(end.closed().now_or_never().is_some());
+        assert_eq!(flights.board(&1, || Box::pin(async { Some(1) })).now_or_never(), Some(Some(1)));
     }
 
     #[test]
     fn the_end_of_a_request_wakes_all_readers() {
         let flights = Flights::new();
         let (end, ended) = channel();
-        let (mut first, _) = flights.board(&1, || request(ended));
+        let mut first = flights.board(&1, || request(ended));
         assert!((&mut first).now_or_never().is_none());
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                let (seat, _) = flights.board(&1, || unreachable!("it is under way"));
-                scope.spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().build();
-                    runtime.expect("a runtime").block_on(seat);
-                });
+            let seats: Vec<_> = (0..4).map(|_| flights.board(&1, under_way)).collect();
+            let wait = |seat| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.expect("a runtime").block_on(seat)
+            };
+            for seat in seats {
+                scope.spawn(move || assert_eq!(wait(seat), None));
             }
-            end.send(()).unwrap();
+            end.send(7).unwrap();
         });
-        drop(first);
+        assert_eq!(first.now_or_never(), Some(Some(7)));
         assert!(flights.0.lock().is_empty());
     }
 
     #[test]
     fn a_panic_of_the_request_leaves_no_reader_asleep() {
-        let flights = Flights::new();
-        let (first, _) = flights.board(&1, || Box::pin(async { panic!("a bug of the store") }));
-        let (second, _) = flights.board(&1, || unreachable!("it is under way"));
-        catch_unwind(AssertUnwindSafe(|| first.now_or_never())).unwrap_err();
-        assert_eq!(second.now_or_never(), Some(()));
+        let flights = Flights::<i32, i32>::new();
+        let first = flights.board(&1, || Box::pin(async { panic!("a bug of the store") }));
+        let second = flights.board(&1, || unreachable!("it is under way"));
+        assert_eq!(first.now_or_never(), Some(None));
+        assert_eq!(second.now_or_never(), Some(None));
         assert!(flights.0.lock().is_empty());
     }
 }

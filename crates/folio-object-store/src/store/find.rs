@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use parking_lot::Mutex;
 
 use super::Core;
 use super::answers::Kept;
@@ -55,19 +54,15 @@ impl Core {
             return self.first(path, self.requests(wanted), version).await;
         }
         let name = Name::new(path.as_ref(), version);
-        let answer = Arc::new(Mutex::new(None));
-        let (seat, _) = self.flights.board(&name, || {
-            let (core, path, answer) = (Arc::clone(self), path.clone(), Arc::clone(&answer));
+        let seat = self.flights.board(&name, || {
+            let (core, path) = (Arc::clone(self), path.clone());
             let (requests, version) = (self.requests(wanted), version.map(str::to_owned));
             self.source.runtime.remember();
             self.source.runtime.enter(Box::pin(async move {
-                let found = core.first(&path, requests, version.as_deref()).await;
-                *answer.lock() = Some(found);
+                Some(core.first(&path, requests, version.as_deref()).await)
             }))
         });
-        seat.await;
-        let own = answer.lock().take();
-        if let Some(found) = own {
+        if let Some(found) = seat.await {
             return found;
         }
         if let Some(entry) = self.table.get(path.as_ref(), version) {

@@ -28,7 +28,8 @@ use crate::base::redact::redact;
 use crate::base::table::{Name, Table};
 use crate::{Consistency, Options, StoreStats};
 use entry::Entry;
-use os::{ObjectMeta, ObjectStore, path::Path};
+use find::Found;
+use os::{ObjectMeta, ObjectStore, Result, path::Path};
 use source::{Source, identity_of, modified_of};
 
 /// The smallest and the largest default of [`Options::request_bytes`].
@@ -52,7 +53,7 @@ struct Core {
     consistency: Consistency,
     once_above: u64,
     table: Table<Entry>,
-    flights: Flights<Name>,
+    flights: Flights<Name, Result<Found>>,
     epochs: Epochs,
 }
 
