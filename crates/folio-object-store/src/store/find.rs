@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
@@ -15,6 +16,10 @@ use crate::base::counters::Event;
 use crate::base::epochs::{Ticket, nanos};
 use crate::base::plan;
 use crate::base::table::Name;
+
+/// A validation is shared if it stays good for so long. Otherwise it may be too old at its end, and
+/// those that waited for it would ask again.
+const SHARED_FROM: Duration = Duration::from_secs(1);
 
 /// The version that a get reads.
 pub(super) struct Found {
@@ -179,6 +184,35 @@ impl Core {
         match wanted {
             Wanted::Get(options) => vec![options.clone()],
             Wanted::Ranges(ranges) => each(&GetOptions::default(), ranges[..1].to_vec()),
+        }
+    }
+
+    /// Asks the store whether an entry is its newest version, for a get that began at the moment
+    /// `begin` and found the entry too old. Gets of one object share the request, if the rule of
+    /// consistency lets them use one that was sent before they began.
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        begin: u64,
+    ) -> Result<Arc<Entry>> {
+        let (path, version) = (entry.meta.location.as_ref(), entry.object.version.as_deref());
+        let is_good_for_long =
+            matches!(self.consistency, Consistency::ValidatedAfter(time) if time >= SHARED_FROM);
+        // In doubt no answer is good for another get.
+        if !is_good_for_long || self.epochs.is_doubted(path, self.epochs.now()) {
+            return self.validate(entry).await;
+        }
+        let seat = self.validations.board(&Name::new(path, version), || {
+            let (core, entry) = (Arc::clone(self), Arc::clone(entry));
+            self.source.runtime.remember();
+            self.source.runtime.enter(Box::pin(async move { Some(core.validate(&entry).await) }))
+        });
+        if let Some(newest) = seat.await {
+            return newest;
+        }
+        match self.table.get(path, version) {
+            Some(newest) if self.is_fresh(&newest, begin) => Ok(newest),
+            _ => self.validate(entry).await,
         }
     }
 

@@ -54,6 +54,7 @@ struct Core {
     once_above: u64,
     table: Table<Entry>,
     flights: Flights<Name, Result<Found>>,
+    validations: Flights<Name, Result<Arc<Entry>>>,
     epochs: Epochs,
 }
 
@@ -83,6 +84,7 @@ impl CachedStore {
             once_above: options.once_above.unwrap_or(capacity / 8),
             table: Table::new(options.metadata_entries, options.metadata_bytes),
             flights: Flights::new(),
+            validations: Flights::new(),
             epochs: Epochs::new(),
         };
         Self { core: Arc::new(core) }

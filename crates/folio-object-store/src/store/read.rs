@@ -64,7 +64,7 @@ impl Core {
             let one_piece = range.as_ref().is_some_and(|range| is_one_piece(&options, range));
             // One piece is read while the store is asked. What is streamed begins with an answer.
             if found.stale && (conditional || options.head || !one_piece) {
-                found.entry = self.validate(&found.entry).await?;
+                found.entry = self.refresh(&found.entry, begin).await?;
                 found.stale = false;
             }
             // Once more, if the store has judged it: it may ignore conditions.
@@ -94,7 +94,7 @@ impl Core {
                 return Ok(self.stream(found, range, advice, priority));
             }
             let ranges = std::slice::from_ref(&range);
-            match self.read_validated(&mut found, ranges, advice, priority).await {
+            match self.read_validated(&mut found, ranges, advice, priority, begin).await {
                 Ok(Some(mut bytes)) => {
                     let bytes = bytes.pop().unwrap_or_default();
                     let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
@@ -153,7 +153,7 @@ impl Core {
                     Ok(bytes) => return Ok(bytes),
                 }
             }
-            match self.read_validated(&mut found, &inside, None, None).await {
+            match self.read_validated(&mut found, &inside, None, None, begin).await {
                 Ok(Some(bytes)) => return Ok(bytes),
                 Ok(None) | Err(Trouble::Changed) => {}
                 Err(Trouble::Store(error)) => return Err(error),
@@ -175,13 +175,14 @@ impl Core {
         ranges: &[Range<u64>],
         advice: Option<Advice>,
         priority: Option<Priority>,
+        begin: u64,
     ) -> Result<Option<Vec<Bytes>>, Trouble> {
         let entry = Arc::clone(&found.entry);
         let read = self.read(&entry, ranges, advice, priority);
         if !found.stale {
             return read.await.map(|read| Some(self.returned(&entry, read)));
         }
-        let (newest, read) = join(self.validate(&entry), read).await;
+        let (newest, read) = join(self.refresh(&entry, begin), read).await;
         let newest = newest.map_err(Trouble::Store)?;
         let same = newest.object.key == entry.object.key;
         found.entry = newest;

@@ -56,6 +56,32 @@ fn a_request_goes_on_for_the_readers_that_are_left() {
 }
 
 #[test]
+fn gets_of_an_object_that_is_too_old_share_the_validation() {
+    let mut bare = Tricky::in_memory();
+    bare.gate = Some(Semaphore::new(1));
+    let (bare, store) = over(bare, Consistency::ValidatedAfter(Duration::from_secs(1)));
+    run(async {
+        put(&bare.inner, "a", &pattern(1, 10_000)).await;
+        let path = Path::from("a");
+        assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, 10_000));
+        bare.requests();
+        tokio::time::sleep(Duration::from_millis(1010)).await;
+        put(&bare.inner, "a", &pattern(2, 9000)).await;
+        let mut gets: Vec<_> = (0..20).map(|_| Box::pin(store.head(&path))).collect();
+        for get in &mut gets {
+            assert!(get.now_or_never().is_none());
+        }
+        // The one that began it is dropped.
+        drop(gets.remove(0));
+        bare.gate.as_ref().unwrap().add_permits(1000);
+        for get in gets {
+            assert_eq!(get.await.unwrap().size, 9000);
+        }
+        assert_eq!(bare.counts(), (0, 1));
+    });
+}
+
+#[test]
 fn dropped_gets_and_streams_leave_nothing() {
     for mode in MODES {
         let mut bare = Tricky::in_memory();

@@ -1,8 +1,9 @@
 //! The sums of the counters: what is wanted was cached, fetched or passed.
 
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use folio_cache::PageHandle;
 use folio_object_store::StoreStats;
 
 use super::os::{ObjectStore, ObjectStoreExt};
@@ -38,14 +39,16 @@ fn bytes_that_are_not_returned_are_not_counted() {
     });
 }
 
-/// Pins all pages of a cache.
-async fn pinned(bare: &Tricky, store: &CachedStore) -> Vec<Bytes> {
-    put(&bare.inner, "pinned", &pattern(9, 10 << 20)).await;
-    let mut pinned = Vec::new();
-    for i in 0..10 {
-        let range = i * M..(i + 1) * M;
-        pinned.push(store.get_range(&"pinned".into(), range).await.unwrap());
-    }
+/// Pins all pages of a cache, by handles on the pages of a file. The tests call it before they read
+/// objects, so that no page of one stays.
+fn pinned(store: &CachedStore) -> Vec<PageHandle> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&pattern(9, 10 << 20)).unwrap();
+    let file = store.cache().open(file.path()).unwrap();
+    let mut pages = (0..10 << 20).step_by(4096).map(|offset| file.page(offset));
+    let pinned: Vec<_> = pages.by_ref().map_while(|page| page.ok().flatten()).collect();
+    let left = pages.next().expect("the file is larger than the memory");
+    assert_eq!(left.unwrap_err().kind(), ErrorKind::OutOfMemory);
     pinned
 }
 
@@ -62,7 +65,7 @@ fn bytes_past_the_cache_are_wanted_and_fetched_too() {
         let (bare, store) = small(mode);
         run(async {
             put(&bare.inner, "a", &pattern(1, 3 << 20)).await;
-            let pinned = pinned(&bare, &store).await;
+            let pinned = pinned(&store);
             let mut before = store.stats();
             let mut since = || {
                 let since = store.stats() - before;
@@ -90,7 +93,7 @@ fn answers_past_the_cache_have_their_length() {
             run(async {
                 let bytes = pattern(1, 3 << 20);
                 put(&bare.inner, "a", &bytes).await;
-                let pinned = pinned(&bare, &store).await;
+                let pinned = pinned(&store);
                 store.head(&"a".into()).await.unwrap();
                 bare.next([fault(), fault(), fault()]);
                 if let Ok(read) = whole(&store, "a").await {
@@ -117,7 +120,7 @@ fn empty_and_long_pieces_of_a_stream_past_the_cache() {
     run(async {
         let bytes = pattern(1, 3 << 20);
         put(&bare.inner, "a", &bytes).await;
-        let pinned = pinned(&bare, &store).await;
+        let pinned = pinned(&store);
         store.head(&"a".into()).await.unwrap();
         bare.next([Fault::Passes, Fault::Odd]);
         assert!(whole(&store, "a").await.unwrap() == bytes);
