@@ -13,8 +13,9 @@ pub enum Consistency {
     /// is seen once the metadata of the object is evicted or invalidated, or a listing shows it.
     Immutable,
     /// Metadata is used for this long. Then the next get asks the store, by one conditional
-    /// request without bytes. A get returns a version that was the newest at some moment since this
-    /// long before its call.
+    /// request without bytes, which other gets of the object share if the time is at least a
+    /// second. A get returns a version that was the newest at some moment since this long before
+    /// its call.
     ValidatedAfter(Duration),
     /// Each get asks the store, by one conditional request without bytes, beside the reads. It
     /// returns a version that was the newest at some moment between its call and its return.
