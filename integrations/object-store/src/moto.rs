@@ -10,7 +10,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-/// A process of `moto_server`, which ends when this is dropped.
+/// Starts the server with a lock around each request. Its threads read and write one table without
+/// one, so of two conditional writes at once both could succeed, and one was lost.
+const ONE_BY_ONE: &str = "
+import threading, moto.server
+run, lock = moto.server.run_simple, threading.Lock()
+def locked(app):
+    def answer(*arguments):
+        with lock:
+            return app(*arguments)
+    return answer
+moto.server.run_simple = lambda host, port, app, **options: run(host, port, locked(app), **options)
+moto.server.main()
+";
+
+/// A process of moto's server, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Moto {
     port: u16,
@@ -18,17 +32,17 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts the server. If `moto_server` is not in the path, installs `moto[server]` from `PyPI`
-    /// into a virtual environment below `folder`.
+    /// Starts the server. If the Python of the system does not have it, installs `moto[server]`
+    /// from `PyPI` into a virtual environment in `folder`.
     ///
     /// # Errors
     ///
     /// If Python or the package is missing, or the server does not answer within a minute.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let program = Self::program(folder).await?;
+        let python = Self::python(folder).await?;
         let port = StdListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let process = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        let process = Command::new(python)
+            .args(["-c", ONE_BY_ONE, "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -40,16 +54,16 @@ impl Moto {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("moto_server does not answer on port {port}")
+        bail!("moto's server does not answer on port {port}")
     }
 
-    async fn program(folder: &Path) -> anyhow::Result<PathBuf> {
-        let installed = folder.join("bin/moto_server");
-        if installed.exists() {
-            return Ok(installed);
-        }
-        if run(Command::new("moto_server").arg("--help")).await.is_ok() {
-            return Ok("moto_server".into());
+    /// Returns a Python that has the server.
+    async fn python(folder: &Path) -> anyhow::Result<PathBuf> {
+        let installed = folder.join("bin/python");
+        for python in [installed.clone(), "python3".into()] {
+            if run(Command::new(&python).args(["-c", "import moto.server"])).await.is_ok() {
+                return Ok(python);
+            }
         }
         run(Command::new("python3").args(["-m", "venv"]).arg(folder)).await?;
         let pip = folder.join("bin/pip");

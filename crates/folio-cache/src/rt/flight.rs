@@ -95,7 +95,8 @@ impl Wake for Listeners {
     }
 }
 
-/// One future and its waiters.
+/// One future and its waiters. Also for folio-object-store (`folio_cache::internal`).
+#[doc(hidden)]
 pub struct Flight<T> {
     future: Mutex<Option<Task<T>>>,
     /// 1: a poll found the future locked, and the thread with the lock has to wake the waiters.
@@ -251,6 +252,7 @@ impl<T> fmt::Debug for Flight<T> {
 }
 
 /// One of those that wait for a flight. The last one that is dropped before the end cancels it.
+#[doc(hidden)]
 pub struct Waiter<T: Send + 'static> {
     flight: Arc<Flight<T>>,
     place: usize,
