@@ -99,6 +99,8 @@ struct Api {
     lines: BTreeSet<String>,
     /// Private types and traits. Their implementations are not listed.
     private: BTreeSet<String>,
+    /// Those of them that are `doc(hidden)`. Their methods are not listed.
+    hidden_types: BTreeSet<String>,
     /// Names that the current file imports from other crates: they are not the private ones.
     foreign: BTreeSet<String>,
     /// Modules that are public, and modules that are left out.
@@ -128,6 +130,9 @@ impl Api {
             let is_hidden = item.attributes.iter().any(|text| text.contains("doc(hidden)"));
             if (is_hidden || !is_public) && ["struct", "enum", "trait", "union"].contains(&kind) {
                 self.private.insert(name.to_owned());
+                if is_hidden {
+                    self.hidden_types.insert(name.to_owned());
+                }
             }
             if kind == "mod" {
                 self.find_private(item.body.unwrap_or_default());
@@ -242,6 +247,7 @@ impl Api {
                     self.lines.insert(head.to_owned());
                 }
             }
+            _ if words(of_impl(main)).first().is_some_and(|it| self.hidden_types.contains(it)) => {}
             _ => self.items(body, &Place::Impl(head)),
         }
     }
@@ -276,6 +282,23 @@ fn public_fields(head: &str) -> String {
     let fields: Vec<_> = items(fields, true).into_iter().map(|field| field.head).collect();
     let shown = fields.iter().map(|field| if field.starts_with("pub ") { field } else { "_" });
     format!("{start}({}){end}", shown.collect::<Vec<_>>().join(", "))
+}
+
+/// Returns what follows the parameters of an `impl`.
+fn of_impl(head: &str) -> &str {
+    let rest = head.trim_start_matches("unsafe ").trim_start_matches("impl");
+    let mut open = 0;
+    for (at, character) in rest.char_indices() {
+        match character {
+            '<' => open += 1,
+            '>' if !rest[..at].ends_with('-') => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return if character == '>' { &rest[at + 1..] } else { rest };
+        }
+    }
+    rest
 }
 
 #[cfg(test)]
