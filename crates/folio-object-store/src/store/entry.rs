@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use folio_cache::{Cache, Key};
 
 use super::Core;
+use super::answers::Kept;
 use super::object::Object;
 use super::os::{Attributes, ObjectMeta};
 use super::source::identity_of;
@@ -57,6 +58,15 @@ pub(super) struct Origin<'o> {
     pub(super) place: Place,
     pub(super) ticket: Ticket,
     pub(super) sent: u64,
+}
+
+/// The version that a get reads.
+pub(super) struct Found {
+    pub(super) entry: Arc<Entry>,
+    /// The rule of consistency asks for a validation first, or beside the read.
+    pub(super) stale: bool,
+    /// The answers that have come already. Dropped at the end of the get.
+    pub(super) _answers: Option<Kept>,
 }
 
 impl Entry {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use super::Core;
-use super::answers::Kept;
-use super::entry::{Entry, Origin};
+use super::entry::{Entry, Found, Origin};
 use super::os::{Error, GetOptions, GetRange, GetResult, Result, path::Path};
 use super::source::{identity_of, is_stream, stream_of};
 use crate::Consistency;
@@ -20,15 +19,6 @@ use crate::base::table::Name;
 /// A validation is shared if it stays good for so long. Otherwise it may be too old at its end, and
 /// those that waited for it would ask again.
 const SHARED_FROM: Duration = Duration::from_secs(1);
-
-/// The version that a get reads.
-pub(super) struct Found {
-    pub(super) entry: Arc<Entry>,
-    /// The rule of consistency asks for a validation first, or beside the read.
-    pub(super) stale: bool,
-    /// The answers that have come already. Dropped at the end of the get.
-    pub(super) _answers: Option<Kept>,
-}
 
 /// The bytes that a get wants of an object without metadata.
 #[derive(Clone, Copy)]

@@ -27,8 +27,7 @@ use crate::base::key::{self, StoreId, unique};
 use crate::base::redact::redact;
 use crate::base::table::{Name, Table};
 use crate::{Consistency, Options, StoreStats};
-use entry::Entry;
-use find::Found;
+use entry::{Entry, Found};
 use os::{ObjectMeta, ObjectStore, Result, path::Path};
 use source::{Source, identity_of, modified_of};
 

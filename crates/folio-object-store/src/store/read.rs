@@ -10,9 +10,9 @@ use futures_util::stream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::Core;
-use super::entry::Entry;
+use super::entry::{Entry, Found};
 use super::error::{Trouble, changed, own};
-use super::find::{Found, Wanted};
+use super::find::Wanted;
 use super::get_result;
 use super::object::Refusal;
 use super::os::{

@@ -11,8 +11,8 @@ use futures_util::stream::{self, BoxStream, Stream};
 
 use super::Core;
 use super::answers::Kept;
+use super::entry::Found;
 use super::error::{Trouble, changed, own};
-use super::find::Found;
 use super::object::Refusal;
 use super::os::Result;
 use super::source::{is_stream, stream_of};
