@@ -276,7 +276,7 @@ fn errors_name_the_cause() {
         AllocError::TooLarge { max: order(10) }.to_string(),
     ];
     for (text, expected) in texts.iter().zip([
-        "movable",
+        "can move",
         "references",
         "to move",
         "moved",

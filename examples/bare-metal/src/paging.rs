@@ -279,17 +279,17 @@ fn fork(zone: &'static Zone<Machine>, parent: &Space, child: &Space) {
         fence(Ordering::SeqCst);
         let seen = zone.peek(pfn_of(entry)).snapshot;
         // A saturated count may have pins too.
-        if !matches!(seen, folio_ref::Snapshot::Live(n) if n < BIAS) {
+        if matches!(seen, folio_ref::Snapshot::Live(n) if n < BIAS) {
+            count(&SHARED);
+            // SAFETY: the entry owns a raw reference, and is locked.
+            unsafe { zone.get_raw(pfn_of(entry), 1) };
+            of_child.store(shared, Ordering::Release);
+        } else {
             count(&EARLY);
             // SAFETY: the raw reference of the entry, which is locked and gets it back.
             let page = unsafe { VolatileRef::from_raw(zone, pfn_of(entry)) };
             of_child.store(tables::page(copy_of(zone, &page, place), true), Ordering::Release);
             parent.replace(at, place, tables::page(page.into_raw(), is_writable(entry)));
-        } else {
-            count(&SHARED);
-            // SAFETY: the entry owns a raw reference, and is locked.
-            unsafe { zone.get_raw(pfn_of(entry), 1) };
-            of_child.store(shared, Ordering::Release);
         }
     }
 }
