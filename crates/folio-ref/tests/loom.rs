@@ -6,7 +6,9 @@
 //!
 //! Blind spots: loom treats `SeqCst` as `AcqRel` (nothing here is `SeqCst`). The store of
 //! `unfreeze` is a swap here (see `sync.rs`), so a store that loses to a concurrent add is modelled
-//! as atomic, which it is on hardware too. More than three threads: `models/frame.pml` has them.
+//! as atomic, which it is on hardware too. loom remembers the last access to a word alone: a load
+//! is forgotten at the next one, and orders that differ by it are not tried. So a thread that may
+//! only load is the second one. More than three threads: `models/frame.pml` has them.
 
 #![cfg(loom)]
 
@@ -409,9 +411,6 @@ fn a_claim_excludes_another_claim() {
 }
 
 /// A claim of what another thread leaves sees what that thread wrote (R6).
-///
-/// The thread that may lose is the second one. loom remembers only the last access to a word: were
-/// it the first, its load would be forgotten at the other's, and one order would be tried alone.
 #[test]
 fn a_claim_sees_what_the_last_owner_wrote() {
     loom::model(|| {

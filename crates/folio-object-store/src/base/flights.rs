@@ -1,4 +1,5 @@
-//! The first requests of objects about which nothing is known, so that many readers make one.
+//! Requests that tell what is known about an object, so that many readers make one: the first, and
+//! validations.
 //!
 //! Any of the readers that wait for a request drives it, so one that is not polled holds up no
 //! other. When the last one is dropped, the request is dropped too.
@@ -13,7 +14,7 @@ use folio_cache::BoxFuture;
 use folio_cache::internal::{Flight, Waiter};
 use parking_lot::Mutex;
 
-/// The first requests under way, with answers of type `T`. It has at most one entry for each get
+/// The requests under way, with answers of type `T`. It has at most one entry for each get
 /// under way.
 pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<Flight<Option<T>>>>>);
 
@@ -33,7 +34,7 @@ impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
         Self(Mutex::default())
     }
 
-    /// Joins the first request of an object, or begins it with the future that `begin` returns.
+    /// Joins the request of an object, or begins it with the future that `begin` returns.
     pub(crate) fn board(
         &self,
         key: &K,

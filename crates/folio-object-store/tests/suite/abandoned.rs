@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::os::ObjectStoreExt;
 use super::os::path::Path;
-use super::{Consistency, HOUR, MODES, Tricky, over, pattern, put, run, whole};
+use super::{CachedStore, Consistency, HOUR, MODES, Tricky, over, pattern, put, run, whole};
 
 #[test]
 fn a_get_that_is_not_polled_holds_up_no_other() {
@@ -32,6 +32,22 @@ fn a_get_that_is_not_polled_holds_up_no_other() {
     }
 }
 
+/// Polls some heads of the object "a" once, drops the first, and awaits the others: they make one
+/// request.
+async fn heads_share_a_request(bare: &Tricky, store: &CachedStore, heads: usize, size: u64) {
+    let path = Path::from("a");
+    let mut gets: Vec<_> = (0..heads).map(|_| Box::pin(store.head(&path))).collect();
+    for get in &mut gets {
+        assert!(get.now_or_never().is_none());
+    }
+    drop(gets.remove(0));
+    bare.gate.as_ref().unwrap().add_permits(1000);
+    for get in gets {
+        assert_eq!(get.await.unwrap().size, size);
+    }
+    assert_eq!(bare.counts(), (0, 1), "{:?}", store.consistency());
+}
+
 #[test]
 fn a_request_goes_on_for_the_readers_that_are_left() {
     for mode in [Consistency::Immutable, HOUR] {
@@ -40,17 +56,7 @@ fn a_request_goes_on_for_the_readers_that_are_left() {
         let (bare, store) = over(bare, mode);
         run(async {
             put(&bare.inner, "a", &pattern(1, 10_000)).await;
-            let path = Path::from("a");
-            let mut gets: Vec<_> = (0..3).map(|_| Box::pin(store.head(&path))).collect();
-            for get in &mut gets {
-                assert!(get.now_or_never().is_none());
-            }
-            drop(gets.remove(0));
-            bare.gate.as_ref().unwrap().add_permits(1000);
-            for get in gets {
-                assert_eq!(get.await.unwrap().size, 10_000);
-            }
-            assert_eq!(bare.counts(), (0, 1), "{mode:?}");
+            heads_share_a_request(&bare, &store, 3, 10_000).await;
         });
     }
 }
@@ -62,22 +68,11 @@ fn gets_of_an_object_that_is_too_old_share_the_validation() {
     let (bare, store) = over(bare, Consistency::ValidatedAfter(Duration::from_secs(1)));
     run(async {
         put(&bare.inner, "a", &pattern(1, 10_000)).await;
-        let path = Path::from("a");
         assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, 10_000));
         bare.requests();
         tokio::time::sleep(Duration::from_millis(1010)).await;
         put(&bare.inner, "a", &pattern(2, 9000)).await;
-        let mut gets: Vec<_> = (0..20).map(|_| Box::pin(store.head(&path))).collect();
-        for get in &mut gets {
-            assert!(get.now_or_never().is_none());
-        }
-        // The one that began it is dropped.
-        drop(gets.remove(0));
-        bare.gate.as_ref().unwrap().add_permits(1000);
-        for get in gets {
-            assert_eq!(get.await.unwrap().size, 9000);
-        }
-        assert_eq!(bare.counts(), (0, 1));
+        heads_share_a_request(&bare, &store, 20, 9000).await;
     });
 }
 
