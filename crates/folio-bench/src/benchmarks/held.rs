@@ -40,17 +40,31 @@ pub(super) fn measure(
     objects: usize,
     stop: &AtomicBool,
 ) -> io::Result<()> {
+    // All is kept to the end: memory that is given back meanwhile would count for the next.
     let mut kept = Kept::new();
     let source = Store::new(Distance::NONE);
     let store = Arc::new(source.near(true));
+    let open = |report: &mut Report, name, bytes: f64| {
+        let row = Row::of(name, OPEN, &[bytes]);
+        report.rows.extend(row.map(|row| Row { unit: Some(Unit::Less("bytes")), ..row }));
+    };
     let retain = |report: &mut Report, row: Option<Row>| {
         report
             .rows
             .extend(row.map(|row| Row { unit: Some(Unit::Less("resident/accounted")), ..row }));
     };
+    open(report, "folio", opened_in_folio(&mut kept, &store, objects)?);
+    #[cfg(feature = "baselines")]
+    for (name, bytes) in baselines::opened(&mut kept, objects)? {
+        open(report, name, bytes);
+    }
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let capacity = held * PAGE as usize * 2;
-    warm_up(&store)?;
-    let row = retained_by_folio(&mut kept, &store, capacity, held)?;
+    // Its answers are slices: the buffers of an answer are none of the cache's memory, and the
+    // heap of each thread would keep some.
+    let row = retained_by_folio(&mut kept, &Arc::new(source.near(false)), capacity, held)?;
     retain(report, row);
     #[cfg(feature = "baselines")]
     for row in baselines::retained(&mut kept, &store, capacity, held)? {
@@ -59,28 +73,7 @@ pub(super) fn measure(
         }
         retain(report, Some(row));
     }
-    drop(kept);
-    let mut kept = Kept::new();
-    let open = |report: &mut Report, name, bytes: f64| {
-        let row = Row::of(name, OPEN, &[bytes]);
-        report.rows.extend(row.map(|row| Row { unit: Some(Unit::Less("bytes")), ..row }));
-    };
-    if stop.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    open(report, "folio", opened_in_folio(&mut kept, &store, objects)?);
-    #[cfg(feature = "baselines")]
-    for (name, bytes) in baselines::opened(&mut kept, objects)? {
-        open(report, name, bytes);
-    }
     Ok(())
-}
-
-/// Fetches once, through a cache that goes. The heap of the process keeps the memory of the buffers
-/// of a fetch: no cache accounts for it, and each fetch uses it again.
-fn warm_up(store: &Arc<Store>) -> io::Result<()> {
-    let folio = Folio::new(4 * FETCH as usize, store, u64::MAX >> 2)?;
-    wait(folio.read_one(0..FETCH, By::Range)).map(drop)
 }
 
 /// Reads fetches, and takes one of [`ONE_OF`] pages of each. A cache of pages is asked for the
