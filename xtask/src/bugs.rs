@@ -237,6 +237,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::CacheShuttle],
     },
     Bug {
+        name: "stuck-flight-left",
+        breaks: "a request that its task does not poll keeps its permit from others for ever",
+        caught_by: &[Check::Cache("held_futures")],
+    },
+    Bug {
         name: "look-absorbs-flush",
         breaks: "a look at a file that may be deleted absorbs a flush of it",
         caught_by: &[Check::Cache("lib")],

@@ -183,8 +183,11 @@ impl<S: Scheme> CacheBuilder<S> {
     /// needs a runtime is then polled in that runtime only, by blocking readers too. With the
     /// feature `tokio`, a `tokio::runtime::Handle` is a spawner.
     ///
-    /// Without a spawner, a thread of the cache drives what no reader waits for, and a reader that
-    /// blocks polls its own requests.
+    /// It also runs requests that others wait for and that their readers have not polled for a
+    /// quarter of a second or more, because their task waits for something else.
+    ///
+    /// Without a spawner, a thread of the cache drives what no reader waits for, or polls, and a
+    /// reader that blocks polls its own requests.
     pub fn spawner(mut self, spawner: impl Spawn) -> Self {
         self.spawner = Some(Box::new(spawner));
         self

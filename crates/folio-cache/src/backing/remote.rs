@@ -263,7 +263,8 @@ impl<'b> FillBuffer<'b> {
 ///
 /// This trait is open: implement it for any store. A request is a future. It is polled by the
 /// readers that wait for it, on any executor, and dropped when the last of them is. It needs no
-/// thread, and holds no lock of the cache.
+/// thread, and holds no lock of the cache. While other requests wait for its place, one that its
+/// readers do not poll is polled in the background: by the spawner, or a thread of the cache.
 ///
 /// A request counts as one of those in flight ([`CacheBuilder::requests`]). So a backing over a
 /// distant file needs that file from another cache: if all requests in flight were such, each would
@@ -309,7 +310,7 @@ pub trait AsyncBacking: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Runs futures in the background: requests that no reader waits for.
+/// Runs futures in the background: requests that no reader waits for, or polls.
 ///
 /// This trait is open. It is implemented for closures.
 pub trait Spawn: Send + Sync + 'static {

@@ -2,14 +2,15 @@
 
 use std::future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Context;
 
 use folio_ref::Scheme;
 
 use crate::backing::error;
 use crate::coherence::version;
-use crate::rt::flight::Flight;
+use crate::read::permit::permit;
+use crate::rt::flight::{Flight, Task};
 use crate::state::mapping::Mapping;
 use crate::state::remote::Learned;
 
@@ -45,14 +46,17 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
     let mut waiter = if let Some(waiter) = joined {
         waiter
     } else {
-        let permits = (permits, Arc::clone(&mapping.shared.remote_permits));
-        let future = async move {
-            let _of_backing = permits.0.acquire(0, 0).await;
-            let _of_cache = permits.1.acquire(0, 0).await;
-            backing.version().await.map_err(|error| Arc::new(error::share(error)))
+        let shared = Arc::clone(&mapping.shared);
+        let ask = |flight: Weak<Flight<Learned>>| -> Task<_> {
+            Box::pin(async move {
+                let _of_backing =
+                    permit(&shared, &permits, (0, 0), Weak::clone(&flight) as _).await;
+                let _of_cache = permit(&shared, &shared.remote_permits, (0, 0), flight).await;
+                backing.version().await.map_err(|error| Arc::new(error::share(error)))
+            })
         };
         let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
-        let waiter = Flight::begin(Box::pin(future), panicked);
+        let waiter = Flight::begin_with(ask, panicked);
         remote.with_active(in_flight, |active| active.learning = Arc::downgrade(waiter.flight()));
         if is_driven {
             mapping.shared.spawn(Box::pin(waiter.driver()));

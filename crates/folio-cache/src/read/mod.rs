@@ -10,6 +10,7 @@ pub(crate) mod gather;
 mod in_table;
 pub(crate) mod learn;
 pub(crate) mod lookup;
+mod permit;
 mod plan;
 pub(crate) mod prefetch;
 pub(crate) mod request;

@@ -13,6 +13,27 @@ pub(crate) struct Limits {
     pub(crate) gap: u64,
 }
 
+/// The pages of a request.
+pub(super) struct Asked {
+    pub(super) pages: Range<u64>,
+    /// Those that were asked for, in order. Between them are gaps, which are read through.
+    pub(super) wanted: SmallVec<[Range<u64>; 1]>,
+}
+
+impl Asked {
+    /// Returns the number of pages that were not asked for.
+    pub(super) fn gaps(&self) -> u64 {
+        let wanted = self.wanted.iter().map(|range| range.end - range.start);
+        self.pages.end - self.pages.start - wanted.sum::<u64>()
+    }
+
+    /// Returns `true` if a page was asked for.
+    pub(super) fn has(&self, page: u64) -> bool {
+        let behind = self.wanted.partition_point(|range| range.end <= page);
+        self.wanted.get(behind).is_some_and(|range| range.contains(&page))
+    }
+}
+
 /// Requests begin at multiples of this number of pages within what is missing, where there are
 /// several: pages that one request fills form folios of up to so many.
 const ALIGN: u64 = 16;

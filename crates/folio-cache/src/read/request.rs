@@ -13,13 +13,12 @@
 use std::io;
 use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use folio_frames::{FRAME_SIZE, joined_mut};
 use folio_ref::{Scheme, broken};
-use smallvec::SmallVec;
 
 use crate::backing::error::{error, share};
 use crate::backing::remote::{
@@ -33,8 +32,9 @@ use crate::memory::out_of_memory::out_of_memory;
 use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::in_table::InTable;
-use crate::read::plan::{self, Limits};
-use crate::rt::flight::{Flight, Waiter};
+use crate::read::permit::permit;
+use crate::read::plan::{self, Asked, Limits};
+use crate::rt::flight::{Flight, Task, Waiter};
 use crate::rt::in_flight::Holder;
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
@@ -171,8 +171,8 @@ fn request_under_lock<S: Scheme>(
             is_over: false,
         };
         let asked = Asked { wanted: plan::within(&pages, &missing), pages: pages.clone() };
-        let future = run(entry, asked, epoch, how);
-        let waiter = Flight::begin(Box::pin(future), panicked);
+        let run = |flight| Box::pin(run(entry, asked, (epoch, how), flight)) as Task<_>;
+        let waiter = Flight::begin_with(run, panicked);
         table.insert(id, &pages, &waiter);
         parts.push(Part { pages, is_new: true, waiter });
     }
@@ -237,30 +237,14 @@ impl<S: Scheme> Drop for Frames<'_, S> {
     }
 }
 
-/// The pages of a request.
-struct Asked {
-    pages: Range<u64>,
-    /// Those that were asked for, in order. Between them are gaps, which are read through.
-    wanted: SmallVec<[Range<u64>; 1]>,
-}
-
-impl Asked {
-    /// Returns the number of pages that were not asked for.
-    fn gaps(&self) -> u64 {
-        let wanted = self.wanted.iter().map(|range| range.end - range.start);
-        self.pages.end - self.pages.start - wanted.sum::<u64>()
-    }
-
-    /// Returns `true` if a page was asked for.
-    fn has(&self, page: u64) -> bool {
-        let behind = self.wanted.partition_point(|range| range.end <= page);
-        self.wanted.get(behind).is_some_and(|range| range.contains(&page))
-    }
-}
-
 /// The whole life of a request for some pages.
-async fn run<S: Scheme>(mut entry: InTable<S>, asked: Asked, epoch: u64, how: How) -> Outcome<S> {
-    let fetched = fetch(&entry, &asked, epoch, how).await;
+async fn run<S: Scheme>(
+    mut entry: InTable<S>,
+    asked: Asked,
+    (epoch, how): (u64, How),
+    flight: Weak<Flight<Outcome<S>>>,
+) -> Outcome<S> {
+    let fetched = fetch(&entry, &asked, (epoch, how), flight).await;
     entry.is_over = true;
     match fetched {
         Ok(outcome) => outcome,
@@ -271,16 +255,16 @@ async fn run<S: Scheme>(mut entry: InTable<S>, asked: Asked, epoch: u64, how: Ho
 async fn fetch<S: Scheme>(
     entry: &InTable<S>,
     asked: &Asked,
-    epoch: u64,
-    how: How,
+    (epoch, how): (u64, How),
+    flight: Weak<Flight<Outcome<S>>>,
 ) -> io::Result<Outcome<S>> {
     let (mapping, remote, pages) = (&entry.mapping, entry.remote(), &asked.pages);
     let shared = &mapping.shared;
     let rank = Priority::High as u8 - how.priority as u8;
     let wanted = (pages.end - pages.start) as usize;
     let permits = entry.permits.as_ref().expect("a request that runs has its permits");
-    let _of_backing = permits.acquire(rank, 0).await;
-    let mut permit = shared.remote_permits.acquire(rank, wanted).await;
+    let _of_backing = permit(shared, permits, (rank, 0), Weak::clone(&flight) as _).await;
+    let mut permit = permit(shared, &shared.remote_permits, (rank, wanted), flight).await;
     let room = room::make_room(mapping, wanted);
     let mut frames = allocate(mapping, pages).await?;
     permit.shrink(frames.folios.len());

@@ -77,12 +77,12 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    thread_name: String,
 }
 
 /// The handle of the thread.
 pub(crate) struct Drive {
     queue: Arc<Queue>,
-    thread_name: String,
 }
 
 impl Drive {
@@ -96,8 +96,9 @@ impl Drive {
             may_start: !cfg!(shuttle),
             has_thread: false,
         };
-        let queue = Arc::new(Queue { state: Mutex::new(state), changed: Condvar::new() });
-        Self { queue, thread_name: format!("{prefix}-distant") }
+        let thread_name = format!("{prefix}-distant");
+        let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), thread_name };
+        Self { queue: Arc::new(queue) }
     }
 
     /// Allows or forbids a thread. Without one, its futures are dropped, and those that sleep are
@@ -118,7 +119,7 @@ impl Drive {
     /// Drives a future to its end. Returns `false` if there is no thread: the future is dropped.
     pub(crate) fn spawn(&self, future: Task<()>) -> bool {
         let mut state = self.queue.state.lock();
-        if !self.start(&mut state) {
+        if !self.queue.start(&mut state) {
             drop(state);
             drop(future);
             return false;
@@ -137,30 +138,18 @@ impl Drive {
         true
     }
 
-    /// Returns after a while, at once if there is no thread.
-    pub(crate) async fn sleep(&self, time: Duration) {
+    /// Returns a future that waits for a while, and is `true` then. Without a thread it is `false`
+    /// at once.
+    pub(crate) fn sleep(&self, time: Duration) -> impl Future<Output = bool> + use<> {
         let end = Instant::now() + time;
-        future::poll_fn(|context| {
-            if Instant::now() >= end || !self.wake_at(end, context.waker()) {
-                return Poll::Ready(());
+        let queue = Arc::clone(&self.queue);
+        future::poll_fn(move |context| {
+            let is_over = Instant::now() >= end;
+            if is_over || !queue.wake_at(end, context.waker()) {
+                return Poll::Ready(is_over);
             }
             Poll::Pending
         })
-        .await;
-    }
-
-    fn wake_at(&self, time: Instant, waker: &Waker) -> bool {
-        let waker = waker.clone();
-        let mut state = self.queue.state.lock();
-        let is_started = self.start(&mut state);
-        if is_started {
-            state.next += 1;
-            let number = state.next;
-            state.alarms.push(Reverse(Alarm { time, number, waker }));
-        }
-        drop(state);
-        self.queue.changed.notify_one();
-        is_started
     }
 
     /// Waits until it has no future, at most for a while.
@@ -170,11 +159,27 @@ impl Drive {
             back_off(Duration::from_millis(1));
         }
     }
+}
+
+impl Queue {
+    fn wake_at(self: &Arc<Self>, time: Instant, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut state = self.state.lock();
+        let is_started = self.start(&mut state);
+        if is_started {
+            state.next += 1;
+            let number = state.next;
+            state.alarms.push(Reverse(Alarm { time, number, waker }));
+        }
+        drop(state);
+        self.changed.notify_one();
+        is_started
+    }
 
     /// Starts the thread if there is none. Returns `false` if there is none then.
-    fn start(&self, state: &mut State) -> bool {
+    fn start(self: &Arc<Self>, state: &mut State) -> bool {
         if state.may_start && !state.has_thread {
-            let queue = Arc::clone(&self.queue);
+            let queue = Arc::clone(self);
             state.has_thread = spawn(&self.thread_name, move || run(&queue));
         }
         state.may_start && state.has_thread
@@ -258,7 +263,7 @@ mod tests {
         for n in 0..20_u64 {
             let (sender, sleeper) = (sender.clone(), Arc::clone(&drive));
             let future = async move {
-                sleeper.sleep(Duration::from_millis(20 - n)).await;
+                assert!(sleeper.sleep(Duration::from_millis(20 - n)).await);
                 assert_ne!(n, 7, "a panic on purpose");
                 sender.send(n).unwrap();
             };
@@ -293,7 +298,7 @@ mod tests {
         let drive = Arc::new(Drive::new("test"));
         let (sleeper, (sender, woken)) = (Arc::clone(&drive), mpsc::channel());
         let sleep = move || {
-            pollster::block_on(sleeper.sleep(Duration::from_hours(1)));
+            assert!(!pollster::block_on(sleeper.sleep(Duration::from_hours(1))));
             sender.send(()).unwrap();
         };
         std::thread::spawn(sleep);

@@ -10,13 +10,16 @@
 //! - **A poll that finds the future locked** leaves a mark. The thread with the lock wakes all
 //!   waiters after it has unlocked: one that is polled may be the only one that ever will be.
 //! - **The end** stores the result, then wakes all. Each waiter looks at the shared result.
+//! - **A flight is stuck** if it was woken and no waiter has polled it for a while: their task waits
+//!   for something else. Then another task can drive it ([`MaybeStuck`]).
 //!
 //! No waker is called and no user's value dropped under a lock. Panics of both are caught.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use folio_ref::broken;
@@ -26,6 +29,20 @@ use crate::rt::shim::{Length, Mutex};
 
 /// The future of a flight.
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A flight of any type, which its waiters may not poll.
+pub(crate) trait MaybeStuck: Send + Sync {
+    /// Returns a driver of the flight, unless it has one or needs none.
+    fn driver(self: Arc<Self>, when: When) -> Option<Task<()>>;
+}
+
+/// When a flight gets a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Always,
+    /// If a poll was due already when this was last asked.
+    Stuck,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -51,6 +68,10 @@ struct State {
     detached: usize,
     /// Drivers, which do not keep the future.
     drivers: usize,
+    /// It was woken since its last poll.
+    is_due: bool,
+    /// It was due when this was last asked, and was not polled since.
+    was_due: bool,
 }
 
 impl State {
@@ -77,7 +98,11 @@ impl Listeners {
     }
 
     fn wake_all(&self) {
-        let mut wakers = self.state.lock().take_wakers();
+        let mut wakers = {
+            let mut state = self.state.lock();
+            state.is_due = true;
+            state.take_wakers()
+        };
         if broken!("one-waiter-woken") {
             wakers.truncate(1);
         }
@@ -110,6 +135,14 @@ pub struct Flight<T> {
 impl<T: Send + 'static> Flight<T> {
     /// Returns the first waiter of a future. `panicked` returns the result if the future panics.
     pub fn begin(future: Task<T>, panicked: fn() -> T) -> Waiter<T> {
+        Self::begin_with(|_| future, panicked)
+    }
+
+    /// Does what [`begin`](Self::begin) does, with a future that knows its flight.
+    pub(crate) fn begin_with(
+        future: impl FnOnce(Weak<Self>) -> Task<T>,
+        panicked: fn() -> T,
+    ) -> Waiter<T> {
         let listeners = Listeners {
             state: Mutex::new(State {
                 phase: Phase::Running,
@@ -118,10 +151,12 @@ impl<T: Send + 'static> Flight<T> {
                 waiters: 1,
                 detached: 0,
                 drivers: 0,
+                is_due: false,
+                was_due: false,
             }),
         };
-        let flight = Arc::new(Self {
-            future: Mutex::new(Some(future)),
+        let flight = Arc::new_cyclic(|flight| Self {
+            future: Mutex::new(Some(future(Weak::clone(flight)))),
             missed: Length::new(0),
             listeners: Arc::new(listeners),
             result: Mutex::new(None),
@@ -169,6 +204,9 @@ impl<T: Send + 'static> Flight<T> {
         let mut state = self.listeners.state.lock();
         let is_running = state.phase == Phase::Running;
         let before = if is_running { state.places[place].replace(waker) } else { None };
+        if drives {
+            (state.is_due, state.was_due) = (false, false);
+        }
         drop(state);
         drop_quietly(before);
         if is_running && drives {
@@ -239,9 +277,28 @@ impl<T: Send + 'static> Flight<T> {
         wake(wakers);
     }
 
+    fn new_driver(self: &Arc<Self>) -> Driver<T> {
+        let mut state = self.listeners.state.lock();
+        state.drivers += 1;
+        let place = state.place();
+        drop(state);
+        Driver { flight: Arc::clone(self), place }
+    }
+
     fn drop_result(&self) {
         let result = self.result.lock().take();
         drop_quietly(result);
+    }
+}
+
+impl<T: Send + 'static> MaybeStuck for Flight<T> {
+    fn driver(self: Arc<Self>, when: When) -> Option<Task<()>> {
+        let mut state = self.listeners.state.lock();
+        let needs_one = state.phase == Phase::Running && state.drivers == 0;
+        let is_stuck = state.is_due && mem::replace(&mut state.was_due, true);
+        drop(state);
+        let is_time = when == When::Always || (is_stuck && !broken!("stuck-flight-left"));
+        (needs_one && is_time).then(|| Box::pin(self.new_driver()) as Task<()>)
     }
 }
 
@@ -290,11 +347,7 @@ impl<T: Send + 'static> Waiter<T> {
     /// Returns a future that drives the flight, and does not keep it from being cancelled. If it is
     /// dropped, the waiters drive.
     pub(crate) fn driver(&self) -> Driver<T> {
-        let mut state = self.flight.listeners.state.lock();
-        state.drivers += 1;
-        let place = state.place();
-        drop(state);
-        Driver { flight: Arc::clone(&self.flight), place }
+        self.flight.new_driver()
     }
 
     /// Turns it into a future that stands for no caller.

@@ -3,22 +3,31 @@
 //!
 //! A waiter that is dropped leaves the queue at once. A permit that was granted to a waiter which
 //! is then dropped goes to the next.
+//!
+//! The flight of a holder may be stuck: its task holds it, and does not poll it. While others wait,
+//! a [`Watch`] returns drivers of such flights.
 
-use folio_ref::broken;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use folio_ref::broken;
+
+use crate::rt::flight::{MaybeStuck, Task, When};
 use crate::rt::foreign::wake;
 use crate::rt::shim::Mutex;
 
 /// The place of a waiter in the queue: the lowest comes first.
 type Place = (u8, u64);
 
+/// The flight of a holder.
+type Holder = Weak<dyn MaybeStuck>;
+
 struct Queued {
     weight: usize,
     waker: Option<Waker>,
+    holder: Holder,
 }
 
 struct State {
@@ -28,6 +37,10 @@ struct State {
     next: u64,
     queue: BTreeMap<Place, Queued>,
     granted: BTreeSet<Place>,
+    /// The flights that have a permit, by the number of the permit.
+    holders: BTreeMap<u64, Holder>,
+    /// There is a watch.
+    is_watched: bool,
 }
 
 impl State {
@@ -42,7 +55,8 @@ impl State {
         has
     }
 
-    fn put(&mut self, weight: usize, most: usize) {
+    fn put(&mut self, number: u64, weight: usize, most: usize) {
+        self.holders.remove(&number);
         self.free += 1;
         self.weight += weight.min(most).cast_signed();
     }
@@ -57,6 +71,7 @@ impl State {
             }
             let queued = self.queue.remove(&place).expect("it is the first");
             self.granted.insert(place);
+            self.holders.insert(place.1, queued.holder);
             wakers.extend(queued.waker);
         }
         wakers
@@ -80,6 +95,8 @@ impl Permits {
                 next: 0,
                 queue: BTreeMap::new(),
                 granted: BTreeSet::new(),
+                holders: BTreeMap::new(),
+                is_watched: false,
             }),
             most_weight: weight,
         })
@@ -90,9 +107,15 @@ impl Permits {
         self.most_weight
     }
 
-    /// Returns a future of a permit. Lower ranks come first.
-    pub(crate) fn acquire(self: &Arc<Self>, rank: u8, weight: usize) -> Acquire {
-        Acquire { permits: Arc::clone(self), rank, weight, place: None }
+    /// Returns a future of a permit for a flight. Lower ranks come first.
+    pub(crate) fn acquire(self: &Arc<Self>, rank: u8, weight: usize, holder: Holder) -> Acquire {
+        Acquire { permits: Arc::clone(self), rank, weight, holder, place: None }
+    }
+
+    /// Returns the watch, unless there is one.
+    pub(crate) fn watch(self: &Arc<Self>) -> Option<Watch> {
+        let is_new = !std::mem::replace(&mut self.state.lock().is_watched, true);
+        is_new.then(|| Watch(Arc::downgrade(self)))
     }
 
     /// Returns the number of permits that are free, and the number of waiters.
@@ -102,10 +125,10 @@ impl Permits {
         (state.free, state.queue.len() + state.granted.len())
     }
 
-    fn release(&self, weight: usize) {
+    fn release(&self, number: u64, weight: usize) {
         let wakers = {
             let mut state = self.state.lock();
-            state.put(weight, self.most_weight);
+            state.put(number, weight, self.most_weight);
             if broken!("permit-not-passed-on") { Vec::new() } else { state.grant(self.most_weight) }
         };
         wake(wakers);
@@ -117,6 +140,7 @@ pub(crate) struct Acquire {
     permits: Arc<Permits>,
     rank: u8,
     weight: usize,
+    holder: Holder,
     /// Its place, once it has waited.
     place: Option<Place>,
 }
@@ -128,7 +152,7 @@ impl Future for Acquire {
         let this = &mut *self;
         let waker = context.waker().clone();
         let mut state = this.permits.state.lock();
-        let has = match this.place {
+        let granted = match this.place {
             Some(place) => {
                 let is_granted = state.granted.remove(&place);
                 if !is_granted && let Some(queued) = state.queue.get_mut(&place) {
@@ -137,18 +161,26 @@ impl Future for Acquire {
                     drop(before);
                     return Poll::Pending;
                 }
-                is_granted
+                is_granted.then_some(place.1)
             }
-            None => state.queue.is_empty() && state.take(this.weight, this.permits.most_weight),
+            None if state.queue.is_empty() && state.take(this.weight, this.permits.most_weight) => {
+                let number = state.next;
+                state.next += 1;
+                state.holders.insert(number, Weak::clone(&this.holder));
+                Some(number)
+            }
+            None => None,
         };
-        if has {
+        if let Some(number) = granted {
             drop(state);
             this.place = None;
-            return Poll::Ready(Permit { permits: Arc::clone(&this.permits), weight: this.weight });
+            let permits = Arc::clone(&this.permits);
+            return Poll::Ready(Permit { permits, number, weight: this.weight });
         }
         let place = (this.rank, state.next);
         state.next += 1;
-        state.queue.insert(place, Queued { weight: this.weight, waker: Some(waker) });
+        let holder = Weak::clone(&this.holder);
+        state.queue.insert(place, Queued { weight: this.weight, waker: Some(waker), holder });
         drop(state);
         this.place = Some(place);
         Poll::Pending
@@ -161,7 +193,7 @@ impl Drop for Acquire {
         let mut state = self.permits.state.lock();
         let queued = state.queue.remove(&place);
         if state.granted.remove(&place) {
-            state.put(self.weight, self.permits.most_weight);
+            state.put(place.1, self.weight, self.permits.most_weight);
         }
         // The next in the queue may fit where this one did not.
         let wakers = state.grant(self.permits.most_weight);
@@ -174,6 +206,7 @@ impl Drop for Acquire {
 /// The right to one request in flight. It goes back when it is dropped.
 pub(crate) struct Permit {
     permits: Arc<Permits>,
+    number: u64,
     weight: usize,
 }
 
@@ -195,7 +228,35 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.permits.release(self.weight);
+        self.permits.release(self.number, self.weight);
+    }
+}
+
+/// Looks for holders that are stuck, while others wait. There is one at most.
+pub(crate) struct Watch(Weak<Permits>);
+
+impl Watch {
+    /// Returns drivers of the flights that have a permit, and need one. Returns `None`, and ends,
+    /// if nothing waits.
+    pub(crate) fn drivers(&self, when: When) -> Option<Vec<Task<()>>> {
+        let permits = self.0.upgrade()?;
+        let holders: Vec<_> = {
+            let mut state = permits.state.lock();
+            if state.queue.is_empty() {
+                state.is_watched = false;
+                return None;
+            }
+            state.holders.values().filter_map(Weak::upgrade).collect()
+        };
+        Some(holders.into_iter().filter_map(|holder| holder.driver(when)).collect())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(permits) = self.0.upgrade() {
+            permits.state.lock().is_watched = false;
+        }
     }
 }
 
@@ -204,6 +265,10 @@ mod tests {
     use std::task::Context;
 
     use super::*;
+
+    fn nothing() -> Holder {
+        Weak::<crate::rt::flight::Flight<()>>::new()
+    }
 
     fn poll(acquire: &mut Pin<Box<Acquire>>) -> Option<Permit> {
         match acquire.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -215,7 +280,7 @@ mod tests {
     #[test]
     fn the_queue_goes_by_rank_then_by_arrival() {
         let permits = Permits::new(1, 10);
-        let acquire = |rank| Box::pin(permits.acquire(rank, 1));
+        let acquire = |rank| Box::pin(permits.acquire(rank, 1, nothing()));
         let held = poll(&mut acquire(1)).unwrap();
         let mut waiting = [acquire(2), acquire(1), acquire(0), acquire(1)];
         assert!(waiting.iter_mut().all(|waiter| poll(waiter).is_none()));
@@ -235,7 +300,7 @@ mod tests {
     #[test]
     fn a_dropped_waiter_leaves_the_queue_and_its_grant() {
         let permits = Permits::new(1, 10);
-        let acquire = |weight| Box::pin(permits.acquire(0, weight));
+        let acquire = |weight| Box::pin(permits.acquire(0, weight, nothing()));
         let held = poll(&mut acquire(1)).unwrap();
         let (mut first, mut second, mut third) = (acquire(1), acquire(1), acquire(1));
         assert!([&mut first, &mut second, &mut third].into_iter().all(|it| poll(it).is_none()));
@@ -250,7 +315,7 @@ mod tests {
     #[test]
     fn weights_are_bounded_and_the_largest_passes_alone() {
         let permits = Permits::new(10, 8);
-        let acquire = |weight| Box::pin(permits.acquire(0, weight));
+        let acquire = |weight| Box::pin(permits.acquire(0, weight, nothing()));
         let mut small = poll(&mut acquire(6)).unwrap();
         let mut large = acquire(100);
         assert!(poll(&mut large).is_none());

@@ -1,0 +1,59 @@
+//! Waiting for a permit of a distant store, while what has the permits goes on.
+//!
+//! A task may hold a future and wait for something else, for another read of the same store
+//! perhaps. The future is not polled then, and its permit never comes back. So while a request waits
+//! for a permit, the flights that have one are looked at now and then. One that is due for a poll,
+//! and was due at the look before, gets a driver: the spawner's, or that of the cache's own thread.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use folio_ref::Scheme;
+
+use crate::rt::flight::{MaybeStuck, When};
+use crate::rt::permits::{Permit, Permits, Watch};
+use crate::state::shared::Shared;
+
+/// The time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Returns a permit for a flight. Lower ranks come first.
+pub(super) async fn permit<S: Scheme>(
+    shared: &Arc<Shared<S>>,
+    permits: &Arc<Permits>,
+    (rank, weight): (u8, usize),
+    flight: Weak<dyn MaybeStuck>,
+) -> Permit {
+    let mut acquire = pin!(permits.acquire(rank, weight, flight));
+    let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
+    if let Poll::Ready(permit) = first {
+        return permit;
+    }
+    // No time passes under shuttle.
+    if let Some(watch) = permits.watch()
+        && !cfg!(shuttle)
+    {
+        shared.spawn(Box::pin(look(Arc::downgrade(shared), watch)));
+    }
+    acquire.await
+}
+
+/// Looks until no request waits.
+async fn look<S: Scheme>(shared: Weak<Shared<S>>, watch: Watch) {
+    loop {
+        let Some(sleep) = shared.upgrade().map(|shared| shared.drive.sleep(LOOK_EVERY)) else {
+            return;
+        };
+        // Without a thread no time passes here either: what has a permit is driven at once.
+        let when = if sleep.await { When::Stuck } else { When::Always };
+        let Some(shared) = shared.upgrade() else { return };
+        let Some(drivers) = watch.drivers(when) else { return };
+        drivers.into_iter().for_each(|driver| shared.spawn(driver));
+        if when == When::Always {
+            return;
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Futures that are polled once and then held: what they have taken passes on to others.
+//!
+//! A task that waits inside the loop over a buffered stream does this: the futures in the buffer
+//! are not polled meanwhile.
+
+mod common;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::assert_nothing_leaked;
+use folio_cache::testing::Distant;
+use folio_cache::{BoxFuture, Bytes, Cache, File, Preferences};
+use pollster::block_on;
+
+const PAGE: usize = 4096;
+const MIB: usize = 1 << 20;
+
+fn bytes(len: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(len as u64);
+    (0..len).map(|_| random.u8(1..)).collect()
+}
+
+/// Returns an object of a store that answers late, of which so many requests may be in flight.
+fn open(cache: &Cache, len: usize, in_flight: usize) -> (Arc<Distant>, File, Vec<u8>) {
+    let all = bytes(len);
+    let distant = Distant::new(&all)
+        .with_latency(Duration::from_millis(20))
+        .with_preferences(Preferences::default().in_flight(in_flight));
+    let distant = Arc::new(distant);
+    let file = cache.open_async(distant.clone()).unwrap();
+    (distant, file, all)
+}
+
+/// Polls a future once, with a waker that does nothing.
+fn poll_once<F: Future>(future: Pin<&mut F>) {
+    assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
+/// Returns what a read in another thread returns, which must end.
+fn ends<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, result) = mpsc::channel();
+    thread::spawn(move || sender.send(read()));
+    result.recv_timeout(Duration::from_secs(8)).expect("the reader sleeps for ever")
+}
+
+/// Reads a page by a future in another thread.
+fn page(file: &File, page: usize) -> Bytes {
+    let file = file.clone();
+    ends(move || block_on(file.bytes_async((page * PAGE) as u64, PAGE))).unwrap()
+}
+
+#[test]
+fn requests_of_a_future_that_is_held_hold_up_no_other() {
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let (_, file, all) = open(&cache, 64 * PAGE, 1);
+    let mut held = Box::pin(file.bytes_async(0, PAGE));
+    poll_once(held.as_mut());
+    assert_eq!(page(&file, 20), all[20 * PAGE..21 * PAGE]);
+    assert_eq!(block_on(held).unwrap(), all[..PAGE]);
+    drop(file);
+    cache.reclaim(64);
+    cache.quiesce();
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn those_that_wait_for_a_permit_and_are_held_pass_it_on() {
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let (_, file, all) = open(&cache, 64 * PAGE, 2);
+    let mut held: Vec<_> =
+        (0..8).map(|n| Box::pin(file.bytes_async(n * 4 * PAGE as u64, PAGE))).collect();
+    held.iter_mut().for_each(|future| poll_once(future.as_mut()));
+    let blocking = file.clone();
+    let read = ends(move || blocking.bytes(40 * PAGE as u64, PAGE));
+    assert_eq!(read.unwrap(), all[40 * PAGE..41 * PAGE]);
+    drop(held);
+    assert_eq!(page(&file, 50), all[50 * PAGE..51 * PAGE]);
+    cache.invalidate(&file.key());
+    drop(file);
+    cache.quiesce();
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn the_memory_of_requests_that_are_held_passes_on() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let spawned = Arc::clone(&count);
+    let spawner = move |future: BoxFuture<'static, ()>| {
+        spawned.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(|| block_on(future));
+    };
+    let cache: Cache = Cache::builder().capacity(8 * MIB).spawner(spawner).build().unwrap();
+    let (_, first, all) = open(&cache, 8 * MIB, 100);
+    let (_, second, _) = open(&cache, 8 * MIB, 100);
+    // All that may be in flight: a quarter of the memory.
+    let mut held: Vec<_> =
+        (0..8).map(|n| Box::pin(first.bytes_async(n * MIB as u64, MIB / 2))).collect();
+    held.iter_mut().for_each(|future| poll_once(future.as_mut()));
+    assert_eq!(page(&second, 1000), all[1000 * PAGE..1001 * PAGE]);
+    assert!(count.load(Ordering::Relaxed) > 0);
+    drop(held);
+    cache.invalidate(&first.key());
+    cache.invalidate(&second.key());
+    drop((first, second));
+    cache.quiesce();
+    assert_nothing_leaked(&cache);
+}
+
+#[test]
+fn a_question_for_the_length_that_is_held_holds_up_no_other() {
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let (_, file, all) = open(&cache, 64 * PAGE, 1);
+    let mut held = Box::pin(file.len_async());
+    poll_once(held.as_mut());
+    assert_eq!(page(&file, 3), all[3 * PAGE..4 * PAGE]);
+    assert_eq!(block_on(held).unwrap(), all.len() as u64);
+    drop(file);
+    cache.reclaim(64);
+    cache.quiesce();
+    assert_nothing_leaked(&cache);
+}
