@@ -79,8 +79,8 @@
 //! [`File::range`] pins any number of pages, in one allocation, as a [`Buf`]. It copies them only
 //! if the handle would pin more than four times its length, and more than two pages: a short range
 //! in larger folios. [`File::bytes`] returns [`Bytes`]. Both, and [`File::read_at`], exist as
-//! futures too, and [`File::stream`] is a scan. They need no runtime: a hit is ready at the first
-//! poll, and a thread of the cache reads a miss. `examples/serve.rs` serves ranges over HTTP.
+//! futures too, and [`File::stream`] is a scan. They need no runtime: a hit waits for nothing, and
+//! a thread of the cache reads a miss. `examples/serve.rs` serves ranges over HTTP.
 //!
 //! ```
 //! use folio_cache::Buf;
@@ -184,6 +184,8 @@
 //!
 //! - `metrics`: [`Cache::record_metrics`](Cache) hands the counters to the crate `metrics`.
 //! - `hits`: [`CacheStats::hits`] counts hits, for about 1 ns each.
+//! - `stable_deref_trait`: pinned bytes in one piece implement `StableDeref`
+//!   ([`RangeHandle::into_one_piece`]).
 //! - `tokio`: a `tokio::runtime::Handle` is a spawner ([`CacheBuilder::spawner`]).
 //! - `track`: an error for lack of memory names the lines of code that pin pages.
 //! - `checks`: checks every rule in release builds too. Debug builds always do.
@@ -192,7 +194,8 @@
 //!
 //! - Linux; tested on x86-64. A file is cached up to 16 TiB.
 //! - The index costs 4 KiB for each 2 MiB of a file that have a cached page. A file of at most 32
-//!   KiB needs none: its 64 bytes lie in its own state. All indexes have at most half of the
+//!   KiB needs no such piece: 8 bytes for its first page lie in its own state, and 56 more are made
+//!   for the others. All indexes have at most half of the
 //!   capacity; pages beyond that are read without the cache ([`CacheStats::uncached`]).
 
 #![forbid(unsafe_code)]

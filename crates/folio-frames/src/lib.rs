@@ -69,6 +69,7 @@
 //! - `std`: memory from the operating system (`Arena`), and the platform of a process
 //!   (`UserSpace`).
 //! - `lock_api_04`: locks of `lock_api` 0.4, such as those of the crate spin, for a [`Platform`].
+//! - `stable_deref_trait`: [`PinnedBytes`] implements `StableDeref`.
 //! - `track`: each reference remembers the line of code that took it (`Zone::pin_owners`).
 //! - `checks`: checks callers and invariants in release builds too. Debug builds always do.
 

@@ -32,8 +32,10 @@
 //!
 //! - **One version.** Each version of an object has pages under a name of its own, made of the
 //!   store, the path and the validator. A request for missing pages asks for that version
-//!   (`if_match`), and the answer is compared. A get that finds another version begins anew, at
-//!   most five times. A stream that has returned bytes ends with the error `Precondition`.
+//!   (`if_match`), and the answer is compared. A get that finds another version begins anew. If the
+//!   fifth attempt finds one as well, `get_opts` sends the get to the store as it is, past the
+//!   cache, and `get_ranges` fails with `Precondition`. A stream that finds another version ends
+//!   with that error.
 //! - **Own writes.** A read that begins after a put, a copy, a rename, a delete or a completed
 //!   upload through the same store has returned sees that write, or a later one. It does not matter
 //!   which gets ran beside the write. A write that failed without a clear answer, or was dropped,
@@ -67,15 +69,16 @@
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
 //! - A validation is one request without bytes, conditional where the store allows it. It runs
-//!   beside the read, except before a stream.
+//!   beside the read. It comes before a stream, and before a get with conditions of its own.
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
 //!   its pages.
 //! - Short reads at the end of an object are footers: they are sent before others
 //!   ([`Priority::High`]).
 //! - `GetOptions::extensions` may hold an [`Advice`] and a [`Priority`]. They go to the store too
-//!   if the get is the first of its object, and only then. `GetResult::extensions` of the store
-//!   are kept where bytes pass by the cache, and dropped otherwise.
+//!   if the get is the first of its object, or passes by the cache, and only then.
+//!   `GetResult::extensions` of the store are kept where bytes pass by the cache, and dropped
+//!   otherwise.
 //! - Without free memory, and beyond 16 TiB of an object, bytes pass by the cache.
 //!
 //! # Runtimes

@@ -286,6 +286,7 @@ impl<S: Scheme> CacheBuilder<S> {
     /// - `InvalidInput` for a [`Pressure`] with a floor above the capacity, or a rate of 0.
     /// - `OutOfMemory` if the address space has no room.
     /// - The error of the writer that gets the recording.
+    /// - The system's error if a [`Pressure`] needs a descriptor and none is free.
     pub fn build(self) -> io::Result<Cache<S>> {
         if self.name.contains('\0') {
             let message = format!("cache name {:?} contains a NUL", self.name);

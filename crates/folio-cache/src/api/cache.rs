@@ -52,6 +52,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// # Errors
     ///
+    /// - `InvalidInput` if an object of a distant store with this key is in memory.
     /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of [`Backing::version`].

@@ -214,15 +214,20 @@ impl<S: Scheme> File<S> {
     }
 
     /// Checks whether another program changed the backing since it was opened or last revalidated.
-    /// If so, drops all pages that are not dirty, and returns `true`.
+    /// If so, drops all pages that are not dirty, and returns `true`. Otherwise returns `false`.
     ///
     /// A change is a different version of the backing: of a local file, a different size, mtime or
-    /// ctime.
+    /// ctime; of an object of a distant store, a different length or validator.
     ///
     /// # Errors
     ///
+    /// Nothing was dropped then.
+    ///
+    /// - `StaleNetworkFileHandle` if an object of a distant store has changed, and the backing
+    ///   wants that to fail ([`OnChange::Fail`](crate::OnChange)).
     /// - `Unsupported` in a child forked after the cache was built.
-    /// - Otherwise the error of [`Backing::version`]. Nothing was dropped then.
+    /// - Otherwise the error of [`Backing::version`], or of
+    ///   [`AsyncBacking::version`](crate::AsyncBacking::version).
     pub fn revalidate(&self) -> io::Result<bool> {
         if self.is_distant() {
             return self.revalidate_distant();
@@ -257,8 +262,9 @@ impl<S: Scheme> File<S> {
     ///
     /// # Errors
     ///
-    /// Those of `change`. An error of [`Backing::version`](crate::Backing::version), where `change`
-    /// was not run.
+    /// - The error of `change`.
+    /// - `Unsupported` in a child forked after the cache was built. `change` was not run.
+    /// - The error of [`Backing::version`](crate::Backing::version). `change` was not run.
     pub fn change_metadata<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         refresh::change_metadata(&self.opened.mapping, change)
     }
@@ -274,7 +280,8 @@ impl<S: Scheme> File<S> {
         }
     }
 
-    /// Drops all cached pages of the file that are not dirty. Handles keep theirs.
+    /// Drops all cached pages of the file that are not dirty. Handles keep theirs. Of an object of
+    /// a distant store, forgets the version too: the next answer tells it anew.
     ///
     /// In a child forked after the cache was built, each read of the file fails from then on
     /// ([After a fork](crate#after-a-fork)).

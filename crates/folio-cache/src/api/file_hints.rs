@@ -37,15 +37,20 @@ impl<S: Scheme> File<S> {
     }
 
     /// Requests what is missing of some ranges in the background: they will be needed. Returns at
-    /// once. Requests at most a quarter of the capacity, and nothing if there is neither a spawner
-    /// ([`CacheBuilder::spawner`](crate::CacheBuilder::spawner)) nor a thread of the cache. Errors
-    /// are not reported: the reader gets its own.
+    /// once. Requests at most a quarter of the capacity. Errors are not reported: the reader gets
+    /// its own.
+    ///
+    /// Without threads of the cache, an object of a distant store needs a spawner
+    /// ([`CacheBuilder::spawner`](crate::CacheBuilder::spawner)): otherwise nothing is requested.
+    /// Of any other file, this call then reads the first request itself, at most 1 MiB, and no
+    /// more.
     pub fn prefetch(&self, ranges: &[Range<u64>]) {
         prefetch::prefetch(&self.opened.mapping, ranges, self.how());
     }
 
     /// Drops the cached pages that lie wholly in a range of the file, except dirty ones: they are
-    /// not needed any more. Handles keep theirs. Pages in progress stay.
+    /// not needed any more. Handles keep theirs. Pages in progress stay. Does nothing in a child
+    /// forked after the cache was built.
     pub fn evict(&self, range: Range<u64>) {
         if self.opened.mapping.shared.is_inherited() {
             return;

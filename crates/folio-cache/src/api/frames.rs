@@ -61,12 +61,13 @@ impl<S: Scheme> CacheFrames<'_, S> {
     }
 
     /// Takes a block of 2 MiB out of the cache: its pages move elsewhere, and its memory goes back
-    /// to the system. Returns the block.
+    /// to the system. If no frame is free elsewhere, evicts pages. Returns the block.
     ///
     /// # Errors
     ///
-    /// Returns `NotOnline` if the block is offline already, `Busy` if something in it is pinned,
-    /// and `OutOfFrames` if its pages have no room elsewhere.
+    /// Returns `NotOnline` if there is no such block, it is offline already, or another call
+    /// empties it, `Busy` if something in it is pinned, and `OutOfFrames` if its pages have no room
+    /// elsewhere and none could be evicted.
     pub fn offline(&self, block: usize) -> Result<Offline<S>, OfflineError> {
         let shared = &self.cache.shared;
         if shared.is_inherited() {
@@ -96,7 +97,9 @@ impl<S: Scheme> CacheFrames<'_, S> {
         shared.zone().compact(blocks, &**shared)
     }
 
-    /// Allocates adjacent frames of the cache for the caller. Pages in them move elsewhere.
+    /// Allocates `frames` adjacent frames of the cache for the caller, the first one aligned to
+    /// `align`. Pages in them move elsewhere; if no frame is free there, pages are evicted. Returns
+    /// the exclusive handle of all of them.
     ///
     /// # Errors
     ///
@@ -114,7 +117,7 @@ impl<S: Scheme> CacheFrames<'_, S> {
     }
 
     /// Gives memory back to the system until `blocks` blocks of 2 MiB are online. Pages in the
-    /// others move together. It does not evict: call [`Cache::reclaim`] before, to make room.
+    /// others move together. If no frame is free for them, evicts pages.
     ///
     /// # Errors
     ///

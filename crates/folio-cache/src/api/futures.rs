@@ -1,6 +1,6 @@
 //! Reads as futures, for any executor.
 //!
-//! A hit is ready at the first poll, but for one in some hundred: then other tasks run first. The
+//! A hit is ready at the first poll, except for one in about 500: then other tasks run first. The
 //! threads of the cache that read ahead also fetch misses, and wake the future: it needs no
 //! runtime, and blocks none of its threads. A future may be dropped at any time: a fetch that was
 //! begun for it completes, and its pages stay in the cache. A request to a distant store is

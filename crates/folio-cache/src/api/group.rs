@@ -223,7 +223,8 @@ impl<S: Scheme> Group<S> {
     ///
     /// - `InvalidInput` if the file is in another group, or the path leads to something other than
     ///   a regular file with a stable size.
-    /// - `OutOfMemory` if the group has 16777216 files in memory.
+    /// - `OutOfMemory` if the group has 16777216 files in memory, or if so many files are open that
+    ///   their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File<S>> {
@@ -237,8 +238,10 @@ impl<S: Scheme> Group<S> {
     ///
     /// # Errors
     ///
-    /// - `InvalidInput` if the file is in another group.
-    /// - `OutOfMemory` if the group has 16777216 files in memory.
+    /// - `InvalidInput` if the file is in another group, or an object of a distant store with this
+    ///   key is in memory.
+    /// - `OutOfMemory` if the group has 16777216 files in memory, or if so many files are open that
+    ///   their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of [`Backing::version`].
     pub fn open_backing(&self, backing: Arc<dyn Backing>) -> io::Result<File<S>> {
@@ -252,7 +255,8 @@ impl<S: Scheme> Group<S> {
     ///
     /// - `InvalidInput` if the object is in another group, or a blocking backing with this key is
     ///   open.
-    /// - `OutOfMemory` if the group has 16777216 files in memory.
+    /// - `OutOfMemory` if the group has 16777216 files in memory, or if so many files are open that
+    ///   their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async(&self, backing: Arc<dyn AsyncBacking>) -> io::Result<File<S>> {
         distant::open(&self.shared, backing, Some(&self.state))
@@ -266,7 +270,8 @@ impl<S: Scheme> Group<S> {
     /// - `StaleNetworkFileHandle` if another version is cached and the backing wants that to fail.
     /// - `InvalidInput` if the object is in another group, or a blocking backing with this key is
     ///   open.
-    /// - `OutOfMemory` if the group has 16777216 files in memory.
+    /// - `OutOfMemory` if the group has 16777216 files in memory, or if so many files are open that
+    ///   their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn open_async_with(
         &self,

@@ -168,6 +168,7 @@ impl OpenOptions {
     ///
     /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
     ///   to something other than a regular file.
+    /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
     /// - Otherwise the error of the system call.
     pub fn open_local(&self, path: impl AsRef<Path>) -> io::Result<LocalFile> {
@@ -222,7 +223,8 @@ impl<S: Scheme> Cache<S> {
     ///
     /// # Errors
     ///
-    /// - `InvalidInput` if the path leads to something other than a regular file.
+    /// - `InvalidInput` if the path leads to something other than a regular file, or the file has
+    ///   no stable size, as under `/proc` and `/sys`.
     /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the system call.
@@ -248,6 +250,8 @@ impl<S: Scheme> Cache<S> {
     ///
     /// - `InvalidInput` if the options grant no access, or contradict each other, or the path leads
     ///   to something other than a regular file.
+    /// - `InvalidInput` if the file has no stable size, as under `/proc` and `/sys`.
+    /// - `InvalidInput` if the group belongs to another cache, or the file is in another group.
     /// - `AlreadyExists` if `create_new` is set and the file exists.
     /// - `OutOfMemory` if so many files are open that their state has 13/16 of the capacity.
     /// - `Unsupported` in a child forked after the cache was built.

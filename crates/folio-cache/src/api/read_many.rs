@@ -69,10 +69,12 @@ struct Missing<'r, 'b> {
 impl<S: Scheme> File<S> {
     /// Makes many reads, and sets the result of each. Returns when all have one.
     ///
-    /// Cached pages are copied. All missing pages are requested at once
-    /// ([`Backing::fill_all`](crate::Backing::fill_all)), where [`read_at`](Self::read_at) waits
-    /// for one page after the other. A local file is read through `io_uring` if the system allows
-    /// it. Nothing is read ahead. To keep a disk busy throughout, pass a few hundred reads.
+    /// Cached pages are copied. The missing pages of many reads are requested at once
+    /// ([`Backing::fill_all`](crate::Backing::fill_all)), up to an eighth of the capacity at a
+    /// time; [`read_at`](Self::read_at) waits for one read after the other. A local file is read
+    /// through `io_uring` if the system allows it. Nothing is read ahead, except for a read of more
+    /// than 1 MiB, or of an eighth of the capacity: it is made alone, as `read_at` makes it. To
+    /// keep a disk busy throughout, pass a few hundred reads.
     pub fn read_many(&self, reads: &mut [ReadRequest<'_>]) {
         if self.is_distant() {
             return self.read_many_distant(reads);

@@ -28,8 +28,9 @@ const SHARE: usize = 64;
 /// The bytes of a range of a file, in order. [`File::stream`] returns it. The stream ends after an
 /// error, and at the end of the range or of the file.
 ///
-/// A piece has as many of the next pages as are adjacent in memory: at least a page and at most 1
-/// MiB. It is a snapshot of its pages, and may outlive the stream. It pins at most four times its
+/// A piece has as many of the next pages as are adjacent in memory, at most a 64th of the capacity
+/// and 1 MiB. A piece of an object of a distant store has pages of one folio, at most 64 KiB. A
+/// piece is a snapshot of its pages, and may outlive the stream. It pins at most four times its
 /// length, or two pages: a shorter piece of a larger folio is a copy. A slice of a piece keeps the
 /// whole piece pinned.
 ///

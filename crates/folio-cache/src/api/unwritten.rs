@@ -11,8 +11,9 @@ use crate::state::unwritten::Unwritten;
 use crate::write::discard;
 
 impl<S: Scheme> Cache<S> {
-    /// Returns the files that cannot be written: the last write failed or does not end, or a
-    /// failed sync may have lost bytes.
+    /// Returns the files that cannot be written: the last write failed, a request has not ended for
+    /// 250 ms, or a failed sync may have lost bytes. Returns none in a child forked after the cache
+    /// was built.
     ///
     /// Such a file is tried again by its own syncs and writers, and by the flusher: after a second
     /// at first, then less and less often, down to once a minute. It does not slow down the other
@@ -26,7 +27,7 @@ impl<S: Scheme> Cache<S> {
     ///
     /// # Errors
     ///
-    /// `Unsupported` in a child process that was forked since the cache was made.
+    /// `Unsupported` in a child forked after the cache was built.
     pub fn discard(&self, file_id: FileId) -> io::Result<u64> {
         self.shared.check_process()?;
         Ok(self.shared.registry.by_file_id(file_id).map_or(0, |file| discard::discard(&file)))
@@ -51,8 +52,8 @@ impl<S: Scheme> File<S> {
     ///
     /// # Errors
     ///
-    /// `PermissionDenied` if the file was opened for reading only, `Unsupported` in a child process
-    /// that was forked since the cache was made.
+    /// - `PermissionDenied` if the file was opened for reading only.
+    /// - `Unsupported` in a child forked after the cache was built.
     pub fn discard(&self) -> io::Result<u64> {
         self.opened.writer()?;
         let dropped = discard::discard(&self.opened.mapping);

@@ -7,7 +7,7 @@
 //! The cache calls
 //!
 //! - `version` when a file is opened, revalidated, or read at its end. It holds the mapping's
-//!   length.
+//!   length. Also before and after each change that the cache makes, with the right to make it.
 //! - `fill` and `fill_all` when pages are missed; an extent of adjacent pages is one request. It
 //!   holds the page locks of the filled pages, which only their readers need.
 //! - `write`, `set_len` and `punch` when dirty pages are written or the file is truncated. It holds

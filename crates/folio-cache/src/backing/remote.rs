@@ -278,8 +278,9 @@ pub trait AsyncBacking: fmt::Debug + Send + Sync + 'static {
     /// Reads a range in one request, in order. Returns the length of the whole object and its
     /// validator: those of the version that the bytes are of.
     ///
-    /// The buffer has room for [`len`](FillRequest::len) bytes, and counts those that it got. Fewer
-    /// mean that the object ends there. For a range past the end it gets none.
+    /// The buffer has room for [`len`](FillRequest::len) bytes, and counts those that it got. If
+    /// they are fewer though the object does not end there, the cache requests the rest, at most 16
+    /// times. For a range past the end the buffer gets none.
     ///
     /// An implementation that must repeat a request calls [`FillBuffer::clear`] first.
     ///

@@ -42,7 +42,7 @@ const MIN_CONTIGUOUS: usize = 64;
 /// # Errors
 ///
 /// `OutOfMemory`, with the number of bytes pinned, dirty and in flight, when there was nothing to
-/// reclaim for about 100 ms, and nothing that could be waited for.
+/// reclaim in all rounds of [`Wait`], and nothing that could be waited for.
 #[inline]
 pub(crate) fn allocate<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<S>> {
     match shared.zone().alloc_frozen_listed(MigrateType::Movable) {

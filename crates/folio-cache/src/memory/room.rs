@@ -71,7 +71,8 @@ const MAX_READER_TRIES: usize = 16;
 /// The number of times that a writer does, before its write fails.
 const MAX_WRITER_TRIES: usize = 200;
 
-/// The number of pages that may go for the leaf of one page.
+/// The number of pages that may go for the leaf of one page: those of a leaf that is cold. A writer
+/// that finds no such leaf takes a whole one.
 const MAX_EVICTED: usize = 64;
 
 /// The pause of a writer between two tries.

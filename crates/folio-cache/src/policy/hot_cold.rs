@@ -32,8 +32,9 @@
 //!   misses least.
 //!
 //! The hot clock is a ring of frame numbers, not a hand over all frames: in a nearly empty cache it
-//! visits cached pages only. A frame takes about 20 bytes: place and lives 2, times 3, ghosts 8,
-//! its share of the numbers in the queues, and 1 for the sample. The trials take at most 20 more.
+//! visits cached pages only. A frame takes about 25 bytes: place and lives 2, times 3, flags 1,
+//! ghosts 8, its share of the numbers in the queues, and 1 for the sample. The trials take at most
+//! 15 more.
 
 use std::collections::VecDeque;
 

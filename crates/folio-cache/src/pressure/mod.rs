@@ -8,8 +8,8 @@
 //! - **signals**: memory is short, by an amount that is not known. [`Pressure::system`] waits for
 //!   pressure stall information of the kernel.
 //!
-//! A thread of the cache waits for them. A hit or a miss does nothing for it. The capacity moves
-//! between a floor and the capacity that the user set:
+//! A thread of the cache waits for them. A hit or a miss reads none. The capacity moves between a
+//! floor and the capacity that the user set:
 //!
 //! - If less than a reserve is free under the tightest limit, or soon will be, the cache gives back
 //!   what is missing, and the reserve once more. The blocks with the fewest pages in use go, with

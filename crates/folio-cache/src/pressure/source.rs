@@ -43,9 +43,10 @@ pub enum Wait<'a> {
 /// [`Cache::relieve`](crate::Cache::relieve). It must not call the cache.
 pub trait PressureSource: fmt::Debug + Send + 'static {
     /// Returns a descriptor to wait for. The reading must end its event. Called when the cache is
-    /// built.
+    /// built, and by [`Cache::relieve`](crate::Cache::relieve).
     ///
-    /// The default is `None`: the source is read from time to time, at least once a second.
+    /// The default is `None`: the thread reads the source from time to time, at least once a
+    /// second.
     fn wait(&self) -> Option<Wait<'_>> {
         None
     }

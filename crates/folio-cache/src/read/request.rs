@@ -289,7 +289,7 @@ async fn fetch<S: Scheme>(
 ///
 /// # Errors
 ///
-/// `OutOfMemory` if there was none for about 100 ms.
+/// `OutOfMemory` if there was none in all of the [`PAUSES`].
 async fn allocate<'m, S: Scheme>(
     mapping: &'m Mapping<S>,
     pages: &Range<u64>,

@@ -111,8 +111,8 @@ counters! {
     Throttled throttled,
     /// Pages evicted, on request or by a miss.
     Reclaimed reclaimed,
-    /// Times that a miss found too few free frames, and had to evict. They count for the group of
-    /// files without a group.
+    /// Times that a miss or a write found no free frame, and had to reclaim by itself. The pages
+    /// that misses evict ahead do not count. They count for the group of files without a group.
     DirectReclaims direct_reclaims,
     /// Lookups that met a frozen page.
     RefusedFrozen refused_frozen,

@@ -15,7 +15,8 @@ pub struct Unwritten {
     pub dirty_bytes: u64,
     /// The bytes that a failed sync may have lost: they had left the cache by then.
     pub lost_bytes: u64,
-    /// The error of its last write. Its kind is `TimedOut` if a request has not ended yet.
+    /// The error of its last write; otherwise `TimedOut` if a request has not ended yet, or `Other`
+    /// if bytes may be lost.
     pub error: io::Error,
     /// The file is open. If not, the cache keeps it until it is written or discarded.
     pub is_open: bool,

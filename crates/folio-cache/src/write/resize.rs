@@ -33,8 +33,8 @@ use crate::writeback::write_back::{self, change};
 ///
 /// # Errors
 ///
-/// `InvalidInput` past the maximum length of a file, `OutOfMemory`, or what the backing returns;
-/// nothing has changed then.
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, `Unsupported` for a distant
+/// object, `OutOfMemory`, or what the backing returns. Nothing has changed then.
 pub(crate) fn resize<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,

@@ -12,8 +12,8 @@ use crate::base::vectors::Vectors;
 
 /// The environment that frames live in.
 ///
-/// This trait is open: implement it for a kernel, a hypervisor, or a test. Only the first five
-/// items are required. A minimal platform for one CPU without interrupts:
+/// This trait is open: implement it for a kernel, a hypervisor, or a test. Only `Scheme`, `Lock`,
+/// `cpu`, `wait` and `wake_all` are required. A minimal platform for one CPU without interrupts:
 ///
 /// ```
 /// use core::sync::atomic::{AtomicBool, Ordering};

@@ -157,7 +157,7 @@ impl<P: Platform> Arena<P> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` above 4 TiB. `OutOfMemory` if all arenas have more than 16 TiB, including
+    /// `InvalidInput` from 4 TiB on. `OutOfMemory` if all arenas have more than 16 TiB, including
     /// past ones with metadata that was not used again. The system's error if it does not map
     /// the bytes.
     pub fn new(bytes: usize, kinds: &'static [KindOps<P>]) -> io::Result<Self> {
@@ -171,7 +171,7 @@ impl<P: Platform> Arena<P> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` above 4 TiB. `OutOfMemory` if all arenas have more than 16 TiB, including
+    /// `InvalidInput` from 4 TiB on. `OutOfMemory` if all arenas have more than 16 TiB, including
     /// past ones with metadata that was not used again. The system's error if it does not map
     /// the bytes.
     ///
