@@ -16,7 +16,7 @@ use std::thread;
 
 use common::{Gated, StopOnDrop};
 use folio_cache::testing::{Call, Distant, Memory};
-use folio_cache::{Cache, File, OpenOptions, ReadRequest};
+use folio_cache::{Cache, File, MemoryUse, OpenOptions, ReadRequest};
 use folio_frames::{FRAME_SIZE, Pfn};
 
 const PAGE: u64 = FRAME_SIZE as u64;
@@ -254,6 +254,36 @@ fn child_is_not_stopped_by_locks_held_at_the_fork() {
     });
     backing.open();
     writer.join().unwrap().unwrap();
+}
+
+/// A thread of the parent that counts frames has the locks of the zone at many a fork.
+#[test]
+fn a_child_looks_at_a_cache_without_the_locks_of_its_zone() {
+    let _turn = turn();
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let group = cache.group("one").create().unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(&[7; 9000]))).unwrap();
+    file.read_at(&mut [0; 9000], 0).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                cache.frames().zone().stats();
+            }
+        });
+        for _ in 0..20 {
+            in_child(|| {
+                assert_eq!(cache.memory_use(), MemoryUse::default());
+                assert_eq!(group.memory_use(), MemoryUse::default());
+                assert_eq!(file.memory_use(), MemoryUse::default());
+                let _ = format!("{cache:?} {file:?} {group:?}");
+                let _ = (cache.stats(), file.stats(), group.stats(), group.limit());
+                let _ = (cache.capacity(), cache.unwritten(), cache.groups(), cache.relieve());
+                assert_foreign(file.page(3 * PAGE));
+            });
+        }
+    });
 }
 
 /// Locks that threads of the parent wait for at the fork hold up no cache of the child.

@@ -167,6 +167,10 @@ impl<S: Scheme> Cache<S> {
     /// Returns the memory that pages and indexes of all files have now. Returns zeros in a child
     /// forked after the cache was built.
     pub fn memory_use(&self) -> MemoryUse {
+        if self.shared.is_inherited() {
+            // A thread of the parent may have held the locks of the zone.
+            return MemoryUse::default();
+        }
         let index_bytes = self.shared.leaves.bytes() as u64;
         let free = u64::from(self.shared.zone().stats().free_frames);
         let free_bytes = free * folio_frames::FRAME_SIZE as u64;

@@ -196,7 +196,7 @@ impl<P: Platform> Arena<P> {
             .ok_or_else(|| {
                 io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    std::format!("arena size {bytes} exceeds the maximum of 4 TiB"),
+                    std::format!("arena size {bytes} is 4 TiB or more, which an arena cannot have"),
                 )
             })?;
         let bytes = Bytes::map(blocks * BLOCK_ORDER.bytes(), huge.unwrap_or(BLOCK_ORDER).bytes())?;
