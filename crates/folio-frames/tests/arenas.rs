@@ -83,7 +83,7 @@ fn an_offline_block_of_a_dropped_arena_is_refused() {
 #[test]
 fn an_arena_above_the_maximum_is_refused_with_the_maximum() {
     let error = Arena::<UserSpace<Generational>>::new(usize::MAX, &[]).unwrap_err();
-    assert!(error.to_string().contains("exceeds the maximum of 4 TiB"), "{error}");
+    assert!(error.to_string().contains("is 4 TiB or more"), "{error}");
 }
 
 /// The metadata is rounded up to a power of two of frames, here more than an arena may have.
