@@ -45,7 +45,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) {
 fn ends<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, result) = mpsc::channel();
     thread::spawn(move || sender.send(read()));
-    result.recv_timeout(Duration::from_secs(8)).expect("the reader sleeps for ever")
+    result.recv_timeout(Duration::from_secs(60)).expect("the reader sleeps for ever")
 }
 
 /// Reads a page by a future in another thread.
@@ -74,7 +74,9 @@ fn those_that_wait_for_a_permit_and_are_held_pass_it_on() {
     let (_, file, all) = open(&cache, 64 * PAGE, 2);
     let mut held: Vec<_> =
         (0..8).map(|n| Box::pin(file.bytes_async(n * 4 * PAGE as u64, PAGE))).collect();
-    held.iter_mut().for_each(|future| poll_once(future.as_mut()));
+    for future in &mut held {
+        poll_once(future.as_mut());
+    }
     let blocking = file.clone();
     let read = ends(move || blocking.bytes(40 * PAGE as u64, PAGE));
     assert_eq!(read.unwrap(), all[40 * PAGE..41 * PAGE]);
@@ -100,7 +102,9 @@ fn the_memory_of_requests_that_are_held_passes_on() {
     // All that may be in flight: a quarter of the memory.
     let mut held: Vec<_> =
         (0..8).map(|n| Box::pin(first.bytes_async(n * MIB as u64, MIB / 2))).collect();
-    held.iter_mut().for_each(|future| poll_once(future.as_mut()));
+    for future in &mut held {
+        poll_once(future.as_mut());
+    }
     assert_eq!(page(&second, 1000), all[1000 * PAGE..1001 * PAGE]);
     assert!(count.load(Ordering::Relaxed) > 0);
     drop(held);

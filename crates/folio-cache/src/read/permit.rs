@@ -51,7 +51,9 @@ async fn look<S: Scheme>(shared: Weak<Shared<S>>, watch: Watch) {
         let when = if sleep.await { When::Stuck } else { When::Always };
         let Some(shared) = shared.upgrade() else { return };
         let Some(drivers) = watch.drivers(when) else { return };
-        drivers.into_iter().for_each(|driver| shared.spawn(driver));
+        for driver in drivers {
+            shared.spawn(driver);
+        }
         if when == When::Always {
             return;
         }

@@ -15,11 +15,15 @@
 
 use core::mem;
 use core::ops::Range;
-use core::ptr::{self, NonNull};
+#[cfg(not(shuttle))]
+use core::ptr;
+use core::ptr::NonNull;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+#[cfg(not(shuttle))]
+use rustix::mm::mmap_anonymous;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise};
 
 use crate::base::ids::FRAME_SIZE;
 use crate::base::seeded_bugs::spare_leaf_forgotten;
