@@ -45,7 +45,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) {
 fn ends<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, result) = mpsc::channel();
     thread::spawn(move || sender.send(read()));
-    result.recv_timeout(Duration::from_secs(60)).expect("the reader sleeps for ever")
+    result.recv_timeout(Duration::from_mins(1)).expect("the reader sleeps for ever")
 }
 
 /// Reads a page by a future in another thread.
@@ -90,10 +90,10 @@ fn those_that_wait_for_a_permit_and_are_held_pass_it_on() {
 
 #[test]
 fn the_memory_of_requests_that_are_held_passes_on() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let spawned = Arc::clone(&count);
+    let spawns = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&spawns);
     let spawner = move |future: BoxFuture<'static, ()>| {
-        spawned.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed);
         thread::spawn(|| block_on(future));
     };
     let cache: Cache = Cache::builder().capacity(8 * MIB).spawner(spawner).build().unwrap();
@@ -106,7 +106,7 @@ fn the_memory_of_requests_that_are_held_passes_on() {
         poll_once(future.as_mut());
     }
     assert_eq!(page(&second, 1000), all[1000 * PAGE..1001 * PAGE]);
-    assert!(count.load(Ordering::Relaxed) > 0);
+    assert!(spawns.load(Ordering::Relaxed) > 0);
     drop(held);
     cache.invalidate(&first.key());
     cache.invalidate(&second.key());
