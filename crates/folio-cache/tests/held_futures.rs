@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::Distant;
-use folio_cache::{BoxFuture, Bytes, Cache, File, Preferences};
+use folio_cache::{Advice, BoxFuture, Bytes, Cache, File, Preferences};
 use pollster::block_on;
 
 const PAGE: usize = 4096;
@@ -27,9 +27,19 @@ fn bytes(len: usize) -> Vec<u8> {
 
 /// Returns an object of a store that answers late, of which so many requests may be in flight.
 fn open(cache: &Cache, len: usize, in_flight: usize) -> (Arc<Distant>, File, Vec<u8>) {
+    open_after(Duration::from_millis(20), cache, len, in_flight)
+}
+
+/// Does what [`open`] does, of a store that answers after a while.
+fn open_after(
+    latency: Duration,
+    cache: &Cache,
+    len: usize,
+    in_flight: usize,
+) -> (Arc<Distant>, File, Vec<u8>) {
     let all = bytes(len);
     let distant = Distant::new(&all)
-        .with_latency(Duration::from_millis(20))
+        .with_latency(latency)
         .with_preferences(Preferences::default().in_flight(in_flight));
     let distant = Arc::new(distant);
     let file = cache.open_async(distant.clone()).unwrap();
@@ -52,6 +62,17 @@ fn ends<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
 fn page(file: &File, page: usize) -> Bytes {
     let file = file.clone();
     ends(move || block_on(file.bytes_async((page * PAGE) as u64, PAGE))).unwrap()
+}
+
+/// Returns a spawner with a thread for each future, and the number of futures so far.
+fn spawner() -> (Arc<AtomicUsize>, impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) {
+    let spawns = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&spawns);
+    let spawner = move |future| {
+        count.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(|| block_on::<BoxFuture<'static, ()>>(future));
+    };
+    (spawns, spawner)
 }
 
 #[test]
@@ -88,15 +109,16 @@ fn those_that_wait_for_a_permit_and_are_held_pass_it_on() {
     assert_nothing_leaked(&cache);
 }
 
+/// Without threads of the cache the spawner has all that it needs.
 #[test]
 fn the_memory_of_requests_that_are_held_passes_on() {
-    let spawns = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&spawns);
-    let spawner = move |future: BoxFuture<'static, ()>| {
-        count.fetch_add(1, Ordering::Relaxed);
-        thread::spawn(|| block_on(future));
-    };
-    let cache: Cache = Cache::builder().capacity(8 * MIB).spawner(spawner).build().unwrap();
+    [0, 4].into_iter().for_each(memory_passes_on);
+}
+
+fn memory_passes_on(threads: usize) {
+    let (spawns, spawner) = spawner();
+    let builder = Cache::builder().capacity(8 * MIB).io_threads(threads);
+    let cache: Cache = builder.spawner(spawner).build().unwrap();
     let (_, first, all) = open(&cache, 8 * MIB, 100);
     let (_, second, _) = open(&cache, 8 * MIB, 100);
     // All that may be in flight: a quarter of the memory.
@@ -127,4 +149,23 @@ fn a_question_for_the_length_that_is_held_holds_up_no_other() {
     cache.reclaim(64);
     cache.quiesce();
     assert_nothing_leaked(&cache);
+}
+
+/// A store that is slower than some looks is not stuck.
+#[test]
+fn requests_that_are_polled_get_no_driver() {
+    let (spawns, spawner) = spawner();
+    let cache: Cache = Cache::builder().capacity(8 * MIB).spawner(spawner).build().unwrap();
+    let (_, file, all) = open_after(Duration::from_millis(700), &cache, 64 * PAGE, 1);
+    let file = file.with_advice(Advice::Random);
+    thread::scope(|scope| {
+        for n in [0, 20, 40] {
+            let (file, all) = (&file, &all);
+            scope.spawn(move || {
+                let bytes = block_on(file.bytes_async((n * PAGE) as u64, PAGE)).unwrap();
+                assert_eq!(bytes, all[n * PAGE..(n + 1) * PAGE]);
+            });
+        }
+    });
+    assert_eq!(spawns.load(Ordering::Relaxed), 1, "what looks for those that are stuck");
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::rt::flight::{MaybeStuck, When};
+use crate::rt::flight::{MaybeStuck, Task, When};
 use crate::rt::permits::{Permit, Permits, Watch};
 use crate::state::shared::Shared;
 
@@ -27,35 +27,40 @@ pub(super) async fn permit<S: Scheme>(
     (rank, weight): (u8, usize),
     flight: Weak<dyn MaybeStuck>,
 ) -> Permit {
-    let mut acquire = pin!(permits.acquire(rank, weight, flight));
+    let mut acquire = pin!(permits.acquire(rank, weight, Weak::clone(&flight)));
     let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
     if let Poll::Ready(permit) = first {
         return permit;
     }
-    // No time passes under shuttle.
-    if let Some(watch) = permits.watch()
-        && !cfg!(shuttle)
-    {
-        shared.spawn(Box::pin(look(Arc::downgrade(shared), watch)));
+    if shared.drive.may_sleep() {
+        if let Some(watch) = permits.watch() {
+            shared.spawn(Box::pin(look(Arc::downgrade(shared), watch)));
+        }
+    } else if shared.spawner.is_some() {
+        // No time passes without a thread. What has a permit now is driven at once, and so is this
+        // flight, which will have one.
+        let own = flight.upgrade().and_then(|flight| flight.driver(When::Always));
+        spawn_all(shared, permits.drivers(When::Always).into_iter().chain(own));
     }
     acquire.await
 }
 
-/// Looks until no request waits.
-async fn look<S: Scheme>(shared: Weak<Shared<S>>, watch: Watch) {
+fn spawn_all<S: Scheme>(shared: &Shared<S>, drivers: impl Iterator<Item = Task<()>>) {
+    for driver in drivers {
+        shared.spawn(driver);
+    }
+}
+
+/// Looks until no request waits, or the thread that has it sleep is forbidden.
+async fn look<S: Scheme>(shared: Weak<Shared<S>>, mut watch: Watch) {
     loop {
         let Some(sleep) = shared.upgrade().map(|shared| shared.drive.sleep(LOOK_EVERY)) else {
             return;
         };
-        // Without a thread no time passes here either: what has a permit is driven at once.
-        let when = if sleep.await { When::Stuck } else { When::Always };
-        let Some(shared) = shared.upgrade() else { return };
-        let Some(drivers) = watch.drivers(when) else { return };
-        for driver in drivers {
-            shared.spawn(driver);
-        }
-        if when == When::Always {
+        if !sleep.await {
             return;
         }
+        let (Some(shared), Some(drivers)) = (shared.upgrade(), watch.drivers()) else { return };
+        spawn_all(&shared, drivers.into_iter());
     }
 }

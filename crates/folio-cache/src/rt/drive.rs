@@ -138,6 +138,11 @@ impl Drive {
         true
     }
 
+    /// Returns `true` if there is a thread, or may be one: time passes.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.queue.state.lock().may_start
+    }
+
     /// Returns a future that waits for a while, and is `true` then. Without a thread it is `false`
     /// at once.
     pub(crate) fn sleep(&self, time: Duration) -> impl Future<Output = bool> + use<> {

@@ -125,6 +125,13 @@ impl Permits {
         (state.free, state.queue.len() + state.granted.len())
     }
 
+    /// Returns drivers of the flights that have a permit and no driver.
+    pub(crate) fn drivers(&self, when: When) -> Vec<Task<()>> {
+        let holders: Vec<_> =
+            self.state.lock().holders.values().filter_map(Weak::upgrade).collect();
+        holders.into_iter().filter_map(|holder| holder.driver(when)).collect()
+    }
+
     fn release(&self, number: u64, weight: usize) {
         let wakers = {
             let mut state = self.state.lock();
@@ -236,19 +243,19 @@ impl Drop for Permit {
 pub(crate) struct Watch(Weak<Permits>);
 
 impl Watch {
-    /// Returns drivers of the flights that have a permit, and need one. Returns `None`, and ends,
-    /// if nothing waits.
-    pub(crate) fn drivers(&self, when: When) -> Option<Vec<Task<()>>> {
+    /// Returns drivers of the flights that have a permit and are stuck. Returns `None` if nothing
+    /// waits.
+    pub(crate) fn drivers(&mut self) -> Option<Vec<Task<()>>> {
         let permits = self.0.upgrade()?;
-        let holders: Vec<_> = {
-            let mut state = permits.state.lock();
-            if state.queue.is_empty() {
-                state.is_watched = false;
-                return None;
-            }
-            state.holders.values().filter_map(Weak::upgrade).collect()
-        };
-        Some(holders.into_iter().filter_map(|holder| holder.driver(when)).collect())
+        let mut state = permits.state.lock();
+        if state.queue.is_empty() {
+            // Under the lock: what waits from now on has a watch of its own.
+            state.is_watched = false;
+            self.0 = Weak::new();
+            return None;
+        }
+        drop(state);
+        Some(permits.drivers(When::Stuck))
     }
 }
 
