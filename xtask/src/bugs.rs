@@ -272,6 +272,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("shared_requests")],
     },
     Bug {
+        name: "store-takes-all",
+        breaks: "a store may have all that may be in flight: one that hangs stops all others",
+        caught_by: &[Check::Cache("sick_stores")],
+    },
+    Bug {
         name: "table-freed-in-use",
         breaks: "the table of an object's requests is freed while one that has left it runs",
         caught_by: &[Check::Cache("distant")],

@@ -197,7 +197,8 @@ impl<S: Scheme> CacheBuilder<S> {
     ///
     /// The default is 1024. Those that wait for their turn go by their
     /// [`Priority`](crate::Priority). A backing has a limit of its own
-    /// ([`Preferences::in_flight`](crate::Preferences::in_flight)).
+    /// ([`Preferences::in_flight`](crate::Preferences::in_flight)). From 8 on, one object leaves an
+    /// eighth of them to others.
     pub fn requests(mut self, requests: usize) -> Self {
         self.requests = requests;
         self
@@ -345,7 +346,7 @@ impl<S: Scheme> CacheBuilder<S> {
             flusher: Worker::new(const { &Shared::FLUSHER }, &name, Weak::clone(me)),
             reclaimer: Worker::new(const { &Shared::RECLAIMER }, &name, Weak::clone(me)),
             io_pool: IoPool::new(&name),
-            remote_permits: Permits::new(requests, first / FRAME_SIZE / IN_FLIGHT_SHARE),
+            remote_permits: Permits::shared(requests, first / FRAME_SIZE / IN_FLIGHT_SHARE),
             drive: Drive::new(&name),
             spawner: self.spawner,
             kept: Kept::default(),

@@ -300,6 +300,14 @@ pub trait AsyncBacking: fmt::Debug + Send + Sync + 'static {
     /// Any: the cache returns it to its caller.
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>>;
 
+    /// Returns a number that tells its store from others of the same key space. The default is 0.
+    ///
+    /// Of the requests of a cache that may be in flight, those of one store leave a sixteenth to
+    /// other stores: one that does not answer takes nothing from them.
+    fn store(&self) -> u64 {
+        0
+    }
+
     /// Returns what the store prefers.
     fn preferences(&self) -> Preferences {
         Preferences::default()

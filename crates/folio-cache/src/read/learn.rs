@@ -9,7 +9,7 @@ use folio_ref::Scheme;
 
 use crate::backing::error;
 use crate::coherence::version;
-use crate::read::permit::permit;
+use crate::read::permit::{Wish, permit, target};
 use crate::rt::flight::{Flight, Task};
 use crate::state::mapping::Mapping;
 use crate::state::remote::Learned;
@@ -47,11 +47,11 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         waiter
     } else {
         let shared = Arc::clone(&mapping.shared);
+        let wish = Wish { target: target(mapping, remote, &*backing), rank: 0, weight: 0 };
         let ask = |flight: Weak<Flight<Learned>>| -> Task<_> {
             Box::pin(async move {
-                let _of_backing =
-                    permit(&shared, &permits, (0, 0), Weak::clone(&flight) as _).await;
-                let _of_cache = permit(&shared, &shared.remote_permits, (0, 0), flight).await;
+                let _of_backing = permit(&shared, &permits, wish, Weak::clone(&flight) as _).await;
+                let _of_cache = permit(&shared, &shared.remote_permits, wish, flight).await;
                 backing.version().await.map_err(|error| Arc::new(error::share(error)))
             })
         };

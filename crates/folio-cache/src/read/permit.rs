@@ -13,21 +13,42 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
+use crate::backing::remote::AsyncBacking;
 use crate::rt::flight::{MaybeStuck, Task, When};
-use crate::rt::permits::{Permit, Permits, Watch};
+use crate::rt::permits::{Permit, Permits, Target, Watch};
+use crate::state::mapping::Mapping;
+use crate::state::remote::Remote;
 use crate::state::shared::Shared;
 
 /// The time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Returns a permit for a flight. Lower ranks come first.
+/// The permit that a request wants.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) target: Target,
+    /// Lower ranks come first.
+    pub(super) rank: u8,
+    pub(super) weight: usize,
+}
+
+/// Returns the target of the requests of a mapping.
+pub(super) fn target<S: Scheme>(
+    mapping: &Mapping<S>,
+    remote: &Remote<S>,
+    backing: &dyn AsyncBacking,
+) -> Target {
+    ((remote.object.key.space(), backing.store()), mapping.id)
+}
+
+/// Returns a permit for a flight, of the weight that it wants or less.
 pub(super) async fn permit<S: Scheme>(
     shared: &Arc<Shared<S>>,
     permits: &Arc<Permits>,
-    (rank, weight): (u8, usize),
+    Wish { target, rank, weight }: Wish,
     flight: Weak<dyn MaybeStuck>,
 ) -> Permit {
-    let mut acquire = pin!(permits.acquire(rank, weight, Weak::clone(&flight)));
+    let mut acquire = pin!(permits.acquire(target, rank, weight, Weak::clone(&flight)));
     let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
     if let Poll::Ready(permit) = first {
         return permit;

@@ -32,7 +32,7 @@ use crate::memory::out_of_memory::out_of_memory;
 use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::in_table::InTable;
-use crate::read::permit::permit;
+use crate::read::permit::{Wish, permit, target};
 use crate::read::plan::{self, Asked, Limits};
 use crate::rt::flight::{Flight, Task, Waiter};
 use crate::rt::in_flight::Holder;
@@ -97,7 +97,7 @@ pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking
     let is_short = zone.free_frames() < zone.online_frames() / FREE_SHARE;
     let gap_bytes = preferences.gap_bytes / if is_short { SHORT_GAP } else { 1 };
     // Two requests fit into the memory for those in flight.
-    let most = (mapping.shared.remote_permits.most_weight() / 2).max(1) as u64;
+    let most = mapping.shared.remote_permits.half_of_one() as u64;
     Limits {
         request: preferences.request_bytes.div_ceil(FRAME_SIZE as u64).clamp(1, most),
         gap: gap_bytes / FRAME_SIZE as u64,
@@ -263,17 +263,21 @@ async fn fetch<S: Scheme>(
     let rank = Priority::High as u8 - how.priority as u8;
     let wanted = (pages.end - pages.start) as usize;
     let permits = entry.permits.as_ref().expect("a request that runs has its permits");
-    let _of_backing = permit(shared, permits, (rank, 0), Weak::clone(&flight) as _).await;
-    let mut permit = permit(shared, &shared.remote_permits, (rank, wanted), flight).await;
+    let backing = remote.backing();
+    let wish = Wish { target: target(mapping, remote, &*backing), rank, weight: 0 };
+    let _of_backing = permit(shared, permits, wish, Weak::clone(&flight) as _).await;
+    let wish = Wish { weight: wanted, ..wish };
+    let mut permit = permit(shared, &shared.remote_permits, wish, flight).await;
+    let wanted = permit.weight();
+    let pages = pages.start..pages.start + wanted as u64;
     let room = room::make_room(mapping, wanted);
-    let mut frames = allocate(mapping, pages).await?;
+    let mut frames = allocate(mapping, &pages).await?;
     permit.shrink(frames.folios.len());
     mapping.count(Count::Misses, frames.folios.len() as u64);
     if how.is_ahead {
         mapping.count(Count::Ahead, frames.folios.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
-    let backing = remote.backing();
     let mut request = FillRequest { offset, len: 0, expected: None, priority: how.priority };
     let (filled, reported) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
     mapping.count(Count::FilledBytes, filled as u64);

@@ -7,6 +7,7 @@ pub(crate) mod busy;
 pub(crate) mod coop;
 pub(crate) mod counter;
 pub(crate) mod drive;
+mod fair_share;
 pub(crate) mod flight;
 pub(crate) mod flush_pool;
 pub(crate) mod foreign;

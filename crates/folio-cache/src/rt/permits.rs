@@ -1,5 +1,6 @@
 //! Permits: how many requests, and of which weight, may be in flight. Those that wait come first by
-//! their rank, then in the order in which they came.
+//! their rank, then in the order in which they came. But each object, and each store, leaves some
+//! to others: one that waits for its own holds up no other.
 //!
 //! A waiter that is dropped leaves the queue at once. A permit that was granted to a waiter which
 //! is then dropped goes to the next.
@@ -7,13 +8,14 @@
 //! The flight of a holder may be stuck: its task holds it, and does not poll it. While others wait,
 //! a [`Watch`] returns drivers of such flights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use folio_ref::broken;
 
+use crate::rt::fair_share::{self, Amount, Held};
 use crate::rt::flight::{MaybeStuck, Task, When};
 use crate::rt::foreign::wake;
 use crate::rt::shim::Mutex;
@@ -21,8 +23,18 @@ use crate::rt::shim::Mutex;
 /// The place of a waiter in the queue: the lowest comes first.
 type Place = (u8, u64);
 
+/// The store and the object that a request is for: by its store's key space and number, and by
+/// the number of its mapping.
+pub(crate) type Target = (Store, u32);
+
+/// A store: the key space, and a number in it.
+pub(crate) type Store = (&'static str, u64);
+
 /// The flight of a holder.
 type Holder = Weak<dyn MaybeStuck>;
+
+/// The objects of a store whose next waiters are looked at for one permit.
+const LOOKS: usize = 16;
 
 struct Queued {
     weight: usize,
@@ -30,13 +42,48 @@ struct Queued {
     holder: Holder,
 }
 
-struct State {
-    free: usize,
-    /// The weight that is free. Negative after the limit was lowered.
-    weight: isize,
-    next: u64,
+/// What the requests for an object have, and those that wait.
+#[derive(Default)]
+struct OfObject {
+    held: Amount,
     queue: BTreeMap<Place, Queued>,
-    granted: BTreeSet<Place>,
+}
+
+/// What the requests for a store have.
+#[derive(Default)]
+struct OfStore {
+    held: Amount,
+    objects: BTreeMap<u32, OfObject>,
+    /// The first waiter of each object.
+    first: BTreeMap<Place, u32>,
+}
+
+impl OfStore {
+    /// Calls `change` with the queue of an object.
+    fn change_queue<R>(
+        &mut self,
+        object: u32,
+        change: impl FnOnce(&mut BTreeMap<Place, Queued>) -> R,
+    ) -> R {
+        let queue = &mut self.objects.entry(object).or_default().queue;
+        let first = queue.first_key_value().map(|(&place, _)| place);
+        let result = change(queue);
+        let now = queue.first_key_value().map(|(&place, _)| place);
+        if now != first {
+            first.and_then(|place| self.first.remove(&place));
+            self.first.extend(now.map(|place| (place, object)));
+        }
+        result
+    }
+}
+
+struct State {
+    free: Amount,
+    next: u64,
+    waiting: usize,
+    stores: BTreeMap<Store, OfStore>,
+    /// What was granted to waiters that have not looked yet: the weights.
+    granted: BTreeMap<Place, usize>,
     /// The flights that have a permit, by the number of the permit.
     holders: BTreeMap<u64, Holder>,
     /// There is a watch.
@@ -44,33 +91,87 @@ struct State {
 }
 
 impl State {
-    /// Takes a permit if there is one. A weight above the limit passes alone.
-    fn take(&mut self, weight: usize, most: usize) -> bool {
-        let weight = weight.min(most).cast_signed();
-        let has = self.free > 0 && self.weight >= weight;
-        if has {
-            self.free -= 1;
-            self.weight -= weight;
-        }
-        has
+    /// Takes a permit if there is one. Returns its weight. A weight above the limit passes alone.
+    fn take(&mut self, (store, object): Target, weight: usize, most: &Most) -> Option<usize> {
+        let weight = weight.min(most.all.weight);
+        let of_store = self.stores.entry(store).or_default();
+        let of_object = of_store.objects.entry(object).or_default();
+        let weight = if most.leave_some {
+            let held = Held { object: of_object.held, store: of_store.held };
+            fair_share::allowed(most.all, self.free, held, weight)?
+        } else {
+            (self.free.requests > 0 && self.free.weight >= weight).then_some(weight)?
+        };
+        of_object.held.add(weight);
+        of_store.held.add(weight);
+        self.free.remove(weight);
+        Some(weight)
     }
 
-    fn put(&mut self, number: u64, weight: usize, most: usize) {
+    fn put(&mut self, number: u64, (store, object): Target, weight: usize) {
         self.holders.remove(&number);
-        self.free += 1;
-        self.weight += weight.min(most).cast_signed();
+        self.free.add(weight);
+        if let Some(of_store) = self.stores.get_mut(&store) {
+            of_store.held.remove(weight);
+            if let Some(of_object) = of_store.objects.get_mut(&object) {
+                of_object.held.remove(weight);
+            }
+        }
+        self.forget_idle((store, object));
     }
 
-    /// Grants what is free to the first in the queue. Returns their wakers.
-    fn grant(&mut self, most: usize) -> Vec<Waker> {
+    /// Frees the memory for a target that has nothing in flight, and nothing that waits.
+    fn forget_idle(&mut self, (store, object): Target) {
+        let Some(of_store) = self.stores.get_mut(&store) else { return };
+        let is_idle = |it: &OfObject| it.held.requests == 0 && it.queue.is_empty();
+        if of_store.objects.get(&object).is_some_and(is_idle) {
+            of_store.objects.remove(&object);
+        }
+        if of_store.objects.is_empty() {
+            self.stores.remove(&store);
+        }
+    }
+
+    /// Returns `true` if another request for the object waits, and comes first.
+    fn has_earlier(&self, (store, object): Target, place: Place) -> bool {
+        let of_object = self.stores.get(&store).and_then(|it| it.objects.get(&object));
+        let first = of_object.and_then(|it| it.queue.first_key_value());
+        first.is_some_and(|(&first, _)| first < place)
+    }
+
+    fn queue(&mut self, (store, object): Target, place: Place, queued: Queued) {
+        self.waiting += 1;
+        let of_store = self.stores.entry(store).or_default();
+        of_store.change_queue(object, |queue| queue.insert(place, queued));
+    }
+
+    fn unqueue(&mut self, (store, object): Target, place: Place) -> Option<Queued> {
+        let of_store = self.stores.get_mut(&store)?;
+        let queued = of_store.change_queue(object, |queue| queue.remove(&place));
+        self.waiting -= usize::from(queued.is_some());
+        self.forget_idle((store, object));
+        queued
+    }
+
+    /// Grants what is free: by rank, then by arrival, but to those that leave enough for others.
+    /// Returns their wakers.
+    fn grant(&mut self, most: &Most) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        while let Some((&place, queued)) = self.queue.first_key_value() {
-            let weight = queued.weight;
-            if !self.take(weight, most) {
-                break;
+        while self.free.requests > 0 && self.waiting > 0 {
+            let mut first: Vec<(Place, Target)> = Vec::new();
+            for (&store, of_store) in &self.stores {
+                let next = of_store.first.iter().take(LOOKS);
+                first.extend(next.map(|(&place, &object)| (place, (store, object))));
             }
-            let queued = self.queue.remove(&place).expect("it is the first");
-            self.granted.insert(place);
+            first.sort_unstable_by_key(|(place, _)| *place);
+            let granted = first.into_iter().find_map(|(place, target)| {
+                let weight = self.stores.get(&target.0)?.objects.get(&target.1)?;
+                let weight = weight.queue.get(&place)?.weight;
+                Some((place, target, self.take(target, weight, most)?))
+            });
+            let Some((place, target, weight)) = granted else { break };
+            let queued = self.unqueue(target, place).expect("it is the first of its object");
+            self.granted.insert(place, weight);
             self.holders.insert(place.1, queued.holder);
             wakers.extend(queued.waker);
         }
@@ -78,38 +179,62 @@ impl State {
     }
 }
 
+/// The limits.
+struct Most {
+    all: Amount,
+    /// An object and a store leave some to others ([`fair_share`]).
+    leave_some: bool,
+}
+
 /// A number of permits, each of which has a weight.
 pub(crate) struct Permits {
     state: Mutex<State>,
-    most_weight: usize,
+    most: Most,
 }
 
 impl Permits {
-    /// Returns `count` permits, at least 1, with a sum of weights of at most `weight`.
-    pub(crate) fn new(count: usize, weight: usize) -> Arc<Self> {
-        let weight = weight.clamp(1, isize::MAX as usize);
+    /// Returns `requests` permits, at least 1. Those of one object have a sum of weights of at most
+    /// `weight`, and all have a seventh more: each object and each store leaves some to others.
+    pub(crate) fn shared(requests: usize, weight: usize) -> Arc<Self> {
+        let weight = weight.max(1);
+        Self::new(requests, weight + weight.div_ceil(7), true)
+    }
+
+    /// Returns `requests` permits, at least 1, for one object.
+    pub(crate) fn of_one(requests: usize) -> Arc<Self> {
+        Self::new(requests, usize::MAX, false)
+    }
+
+    fn new(requests: usize, weight: usize, leave_some: bool) -> Arc<Self> {
+        let all = Amount { requests: requests.max(1), weight };
         Arc::new(Self {
             state: Mutex::new(State {
-                free: count.max(1),
-                weight: weight.cast_signed(),
+                free: all,
                 next: 0,
-                queue: BTreeMap::new(),
-                granted: BTreeSet::new(),
+                waiting: 0,
+                stores: BTreeMap::new(),
+                granted: BTreeMap::new(),
                 holders: BTreeMap::new(),
                 is_watched: false,
             }),
-            most_weight: weight,
+            most: Most { all, leave_some },
         })
     }
 
-    /// Returns the weight that one permit can have without waiting for all others.
-    pub(crate) fn most_weight(&self) -> usize {
-        self.most_weight
+    /// Returns the weight that each of two requests of one object can have at once.
+    pub(crate) fn half_of_one(&self) -> usize {
+        ((self.most.all.weight - self.most.all.weight.div_ceil(8)) / 2).max(1)
     }
 
     /// Returns a future of a permit for a flight. Lower ranks come first.
-    pub(crate) fn acquire(self: &Arc<Self>, rank: u8, weight: usize, holder: Holder) -> Acquire {
-        Acquire { permits: Arc::clone(self), rank, weight, holder, place: None }
+    pub(crate) fn acquire(
+        self: &Arc<Self>,
+        target: Target,
+        rank: u8,
+        weight: usize,
+        holder: Holder,
+    ) -> Acquire {
+        Acquire { permits: Arc::clone(self), target, rank, weight, holder, place: None }
     }
 
     /// Returns the watch, unless there is one.
@@ -120,9 +245,9 @@ impl Permits {
 
     /// Returns the number of permits that are free, and the number of waiters.
     #[cfg(test)]
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    fn counts(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.free, state.queue.len() + state.granted.len())
+        (state.free.requests, state.waiting + state.granted.len())
     }
 
     /// Returns drivers of the flights that have a permit and no driver.
@@ -132,11 +257,11 @@ impl Permits {
         holders.into_iter().filter_map(|holder| holder.driver(when)).collect()
     }
 
-    fn release(&self, number: u64, weight: usize) {
+    fn release(&self, number: u64, target: Target, weight: usize) {
         let wakers = {
             let mut state = self.state.lock();
-            state.put(number, weight, self.most_weight);
-            if broken!("permit-not-passed-on") { Vec::new() } else { state.grant(self.most_weight) }
+            state.put(number, target, weight);
+            if broken!("permit-not-passed-on") { Vec::new() } else { state.grant(&self.most) }
         };
         wake(wakers);
     }
@@ -145,6 +270,7 @@ impl Permits {
 /// A waiter for a permit.
 pub(crate) struct Acquire {
     permits: Arc<Permits>,
+    target: Target,
     rank: u8,
     weight: usize,
     holder: Holder,
@@ -152,45 +278,56 @@ pub(crate) struct Acquire {
     place: Option<Place>,
 }
 
+impl Acquire {
+    /// Takes a permit if there is one, and waits in the queue otherwise.
+    fn begin(&mut self, waker: Waker) -> Poll<Permit> {
+        let mut state = self.permits.state.lock();
+        let number = state.next;
+        state.next += 1;
+        let place = (self.rank, number);
+        // Those that wait for another object do not fit: otherwise they would not wait.
+        if !state.has_earlier(self.target, place)
+            && let Some(weight) = state.take(self.target, self.weight, &self.permits.most)
+        {
+            state.holders.insert(number, Weak::clone(&self.holder));
+            return Poll::Ready(self.permit(number, weight));
+        }
+        let (weight, holder) = (self.weight, Weak::clone(&self.holder));
+        state.queue(self.target, place, Queued { weight, waker: Some(waker), holder });
+        self.place = Some(place);
+        Poll::Pending
+    }
+
+    /// Looks whether a permit was granted since.
+    fn look(&mut self, place: Place, waker: Waker) -> Poll<Permit> {
+        let mut state = self.permits.state.lock();
+        if let Some(weight) = state.granted.remove(&place) {
+            self.place = None;
+            return Poll::Ready(self.permit(place.1, weight));
+        }
+        let of_store = state.stores.get_mut(&self.target.0);
+        let of_object = of_store.and_then(|it| it.objects.get_mut(&self.target.1));
+        let queued = of_object.and_then(|it| it.queue.get_mut(&place));
+        let before = queued.and_then(|queued| queued.waker.replace(waker));
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+
+    fn permit(&self, number: u64, weight: usize) -> Permit {
+        Permit { permits: Arc::clone(&self.permits), number, target: self.target, weight }
+    }
+}
+
 impl Future for Acquire {
     type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
-        let this = &mut *self;
         let waker = context.waker().clone();
-        let mut state = this.permits.state.lock();
-        let granted = match this.place {
-            Some(place) => {
-                let is_granted = state.granted.remove(&place);
-                if !is_granted && let Some(queued) = state.queue.get_mut(&place) {
-                    let before = queued.waker.replace(waker);
-                    drop(state);
-                    drop(before);
-                    return Poll::Pending;
-                }
-                is_granted.then_some(place.1)
-            }
-            None if state.queue.is_empty() && state.take(this.weight, this.permits.most_weight) => {
-                let number = state.next;
-                state.next += 1;
-                state.holders.insert(number, Weak::clone(&this.holder));
-                Some(number)
-            }
-            None => None,
-        };
-        if let Some(number) = granted {
-            drop(state);
-            this.place = None;
-            let permits = Arc::clone(&this.permits);
-            return Poll::Ready(Permit { permits, number, weight: this.weight });
+        match self.place {
+            None => self.begin(waker),
+            Some(place) => self.look(place, waker),
         }
-        let place = (this.rank, state.next);
-        state.next += 1;
-        let holder = Weak::clone(&this.holder);
-        state.queue.insert(place, Queued { weight: this.weight, waker: Some(waker), holder });
-        drop(state);
-        this.place = Some(place);
-        Poll::Pending
     }
 }
 
@@ -198,12 +335,12 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         let mut state = self.permits.state.lock();
-        let queued = state.queue.remove(&place);
-        if state.granted.remove(&place) {
-            state.put(place.1, self.weight, self.permits.most_weight);
+        let queued = state.unqueue(self.target, place);
+        if let Some(weight) = state.granted.remove(&place) {
+            state.put(place.1, self.target, weight);
         }
         // The next in the queue may fit where this one did not.
-        let wakers = state.grant(self.permits.most_weight);
+        let wakers = state.grant(&self.permits.most);
         drop(state);
         drop(queued);
         wake(wakers);
@@ -214,28 +351,38 @@ impl Drop for Acquire {
 pub(crate) struct Permit {
     permits: Arc<Permits>,
     number: u64,
+    target: Target,
     weight: usize,
 }
 
 impl Permit {
+    /// Returns the weight: what was asked for, or what its object may have.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Gives a part of the weight back.
     pub(crate) fn shrink(&mut self, weight: usize) {
-        let (before, most) = (self.weight, self.permits.most_weight);
-        if weight < before {
-            self.weight = weight;
-            let wakers = {
-                let mut state = self.permits.state.lock();
-                state.weight += (before.min(most) - weight.min(most)).cast_signed();
-                state.grant(most)
-            };
-            wake(wakers);
-        }
+        let Some(back) = self.weight.checked_sub(weight).filter(|&back| back > 0) else { return };
+        self.weight = weight;
+        let wakers = {
+            let mut state = self.permits.state.lock();
+            state.free.weight += back;
+            if let Some(of_store) = state.stores.get_mut(&self.target.0) {
+                of_store.held.weight -= back;
+                if let Some(of_object) = of_store.objects.get_mut(&self.target.1) {
+                    of_object.held.weight -= back;
+                }
+            }
+            state.grant(&self.permits.most)
+        };
+        wake(wakers);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.permits.release(self.number, self.weight);
+        self.permits.release(self.number, self.target, self.weight);
     }
 }
 
@@ -248,7 +395,7 @@ impl Watch {
     pub(crate) fn drivers(&mut self) -> Option<Vec<Task<()>>> {
         let permits = self.0.upgrade()?;
         let mut state = permits.state.lock();
-        if state.queue.is_empty() {
+        if state.waiting == 0 {
             // Under the lock: what waits from now on has a watch of its own.
             state.is_watched = false;
             self.0 = Weak::new();
@@ -268,70 +415,4 @@ impl Drop for Watch {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Context;
-
-    use super::*;
-
-    fn nothing() -> Holder {
-        Weak::<crate::rt::flight::Flight<()>>::new()
-    }
-
-    fn poll(acquire: &mut Pin<Box<Acquire>>) -> Option<Permit> {
-        match acquire.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(permit) => Some(permit),
-            Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn the_queue_goes_by_rank_then_by_arrival() {
-        let permits = Permits::new(1, 10);
-        let acquire = |rank| Box::pin(permits.acquire(rank, 1, nothing()));
-        let held = poll(&mut acquire(1)).unwrap();
-        let mut waiting = [acquire(2), acquire(1), acquire(0), acquire(1)];
-        assert!(waiting.iter_mut().all(|waiter| poll(waiter).is_none()));
-        drop(held);
-        for expected in [2, 1, 3, 0] {
-            let granted: Vec<_> = (0..4)
-                .filter_map(|n| {
-                    let is_waiting = waiting[n].place.is_some();
-                    is_waiting.then(|| poll(&mut waiting[n])).flatten().map(|permit| (n, permit))
-                })
-                .collect();
-            assert_eq!(granted.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [expected]);
-        }
-        assert_eq!(permits.counts(), (1, 0));
-    }
-
-    #[test]
-    fn a_dropped_waiter_leaves_the_queue_and_its_grant() {
-        let permits = Permits::new(1, 10);
-        let acquire = |weight| Box::pin(permits.acquire(0, weight, nothing()));
-        let held = poll(&mut acquire(1)).unwrap();
-        let (mut first, mut second, mut third) = (acquire(1), acquire(1), acquire(1));
-        assert!([&mut first, &mut second, &mut third].into_iter().all(|it| poll(it).is_none()));
-        drop(first);
-        drop(held); // granted to the second, which is never polled again
-        drop(second);
-        let permit = poll(&mut third).expect("the grant went on");
-        drop((permit, third));
-        assert_eq!(permits.counts(), (1, 0));
-    }
-
-    #[test]
-    fn weights_are_bounded_and_the_largest_passes_alone() {
-        let permits = Permits::new(10, 8);
-        let acquire = |weight| Box::pin(permits.acquire(0, weight, nothing()));
-        let mut small = poll(&mut acquire(6)).unwrap();
-        let mut large = acquire(100);
-        assert!(poll(&mut large).is_none());
-        small.shrink(2);
-        assert!(poll(&mut large).is_none());
-        drop(small);
-        let large = poll(&mut large).unwrap();
-        assert!(poll(&mut acquire(1)).is_none());
-        drop(large);
-        assert_eq!(permits.counts(), (10, 0));
-    }
-}
+mod tests;

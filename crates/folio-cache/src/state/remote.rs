@@ -66,7 +66,7 @@ impl<S: Scheme> Active<S> {
         Self {
             table: Table { next: 0, in_flight: BTreeMap::new() },
             learning: Weak::new(),
-            permits: Permits::new(in_flight, usize::MAX),
+            permits: Permits::of_one(in_flight),
         }
     }
 

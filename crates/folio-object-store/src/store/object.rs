@@ -191,6 +191,10 @@ impl AsyncBacking for Object {
         }))
     }
 
+    fn store(&self) -> u64 {
+        self.source.number
+    }
+
     fn preferences(&self) -> Preferences {
         self.source.preferences
     }

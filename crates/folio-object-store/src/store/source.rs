@@ -14,13 +14,15 @@ use super::os::{
     Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, Result, path::Path,
 };
 use crate::base::counters::{Counters, Event, Place};
-use crate::base::key::Identity;
+use crate::base::key::{Identity, unique};
 use crate::base::runtime::Runtime;
 
 /// The state that the open objects share. It knows nothing of the cache: the files of the cache
 /// refer to it, and must not keep their own cache alive.
 #[derive(Debug)]
 pub(super) struct Source {
+    /// A number that no other store of the process has.
+    pub(super) number: u64,
     pub(super) inner: Inner,
     pub(super) counters: Counters,
     pub(super) answers: Arc<Answers>,
@@ -48,6 +50,7 @@ impl Source {
         preferences: Preferences,
     ) -> Self {
         Self {
+            number: unique(),
             inner: Inner(inner),
             counters,
             answers: Arc::default(),

@@ -1,6 +1,10 @@
 //! Several stores in one cache, and the counters of each.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
 
 use super::os::ObjectStore;
 use super::os::ObjectStoreExt;
@@ -54,6 +58,33 @@ fn stores_with_one_id_share_their_pages() {
         assert_eq!(whole(&stores[0], "a").await.unwrap(), pattern(2, 50_000));
         stores[1].invalidate(&"a".into());
         assert_eq!(whole(&stores[1], "a").await.unwrap(), pattern(2, 50_000));
+    });
+}
+
+#[test]
+fn a_store_that_does_not_answer_leaves_room_for_another() {
+    let cache = cache();
+    let mut sick = Tricky::in_memory();
+    // The first request is answered, and no other.
+    sick.gate = Some(Semaphore::new(1));
+    let (sick, healthy) = (Arc::new(sick), Arc::new(Tricky::in_memory()));
+    let [hung, other] = [sick.clone() as Arc<dyn ObjectStore>, healthy.clone()]
+        .map(|bare| CachedStore::with_options(bare, &cache, immutable()));
+    run(async {
+        put(&sick.inner, "a", &pattern(1, 12 << 20)).await;
+        put(&healthy.inner, "a", &pattern(2, 12 << 20)).await;
+        let path = "a".into();
+        for store in [&hung, &other] {
+            store.get_range(&path, 0..10).await.unwrap();
+        }
+        // More than the memory that may be in flight.
+        let ranges = (20..180).map(|n| n << 16..(n + 1) << 16);
+        let mut gets: Vec<_> = ranges.map(|it| Box::pin(hung.get_range(&path, it))).collect();
+        assert!(gets.iter_mut().all(|get| get.now_or_never().is_none()));
+        let get = other.get_range(&path, 5 << 20..11 << 20);
+        let get = tokio::time::timeout(Duration::from_mins(1), get).await;
+        let bytes = get.expect("it waits for the other").unwrap();
+        assert_eq!(bytes, pattern(2, 12 << 20)[5 << 20..11 << 20]);
     });
 }
 
