@@ -19,6 +19,12 @@ use crate::rt::lock::Mutex;
 /// The first bytes of a recording.
 pub const USES_MAGIC: &[u8; 16] = b"folio uses, v1\r\n";
 
+/// The smallest share of the pages that can be recorded: one in so many.
+pub const USES_ONE_IN: u32 = 1 << HASH_BITS;
+
+/// The bits of the hash by which the recorded pages are chosen.
+const HASH_BITS: u32 = 24;
+
 /// The uses in a full buffer.
 const ROOM: usize = 512;
 
@@ -68,7 +74,8 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn record(&self, page: u64) {
-        let hash = (page ^ page >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let hash = (page ^ page >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = hash >> (u64::BITS - HASH_BITS);
         if hash & self.mask != 0 || !self.process.is_current() {
             return;
         }
