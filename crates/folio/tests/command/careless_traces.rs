@@ -220,3 +220,27 @@ fn a_full_disk_is_named() {
     let folder = traces.0.path().to_str().unwrap();
     assert!(error.contains(folder) && error.contains("set TMPDIR"), "{error}");
 }
+
+/// As timeout(1) does it: two signals, which the process may see as two.
+#[test]
+fn two_signals_at_once_end_the_run_with_a_report() {
+    for _ in 0..3 {
+        let mut run =
+            command(["-"], &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = run.stdin.take().unwrap();
+        let trace = "1\n2\n3\n".repeat(100_000);
+        // A trace without an end.
+        let writer = thread::spawn(move || while pipe.write_all(trace.as_bytes()).is_ok() {});
+        thread::sleep(Duration::from_millis(300));
+        for _ in 0..2 {
+            let id = run.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let report = passed(&run.wait_with_output().unwrap());
+        writer.join().unwrap();
+        let notes = report["notes"].to_string();
+        assert!(notes.contains("stopped early: not all traces and sizes"), "{notes}");
+        assert!(notes.contains("only the first references were read"), "{notes}");
+    }
+}
