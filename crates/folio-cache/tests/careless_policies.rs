@@ -1,5 +1,5 @@
 //! Policies at the edge: few frames, calls in any order, a size that changes in the middle; and a
-//! cache whose policy names nonsense.
+//! policy that names nonsense.
 
 mod common;
 

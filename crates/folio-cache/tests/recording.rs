@@ -16,7 +16,7 @@ use folio_cache::{Cache, File, OpenOptions, ReadRequest};
 use futures_core::Stream;
 use parking_lot::Mutex;
 
-/// A writer whose bytes can be read afterwards.
+/// A writer that keeps its bytes.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 

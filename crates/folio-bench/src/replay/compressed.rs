@@ -28,7 +28,7 @@ struct Frames<R: BufRead> {
     state: State<R>,
 }
 
-/// A frame, whose first bytes are read already.
+/// A frame. Its first bytes are read already.
 type Frame<R> = Chain<Cursor<[u8; WORD]>, R>;
 
 enum State<R: BufRead> {

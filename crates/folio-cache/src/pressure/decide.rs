@@ -41,7 +41,7 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// The pause after a step that gave back nothing, because all is pinned.
 const STUCK: Duration = Duration::from_millis(50);
 
-/// The time after which a signal is over whose memory cannot be given back.
+/// The time after which a signal is over if its memory cannot be given back.
 const SIGNAL_ENDS: Duration = Duration::from_secs(1);
 
 /// The pause while the capacity may grow.

@@ -2,8 +2,9 @@
 //!
 //! A recording is a stream of bytes, numbers with the least byte first: [`USES_MAGIC`], the share
 //! of the pages in it (4 bytes: one in so many), and 8 bytes for each use: the page (4 bytes), and
-//! the number of the open file (4 bytes), as the cache counts the files that it has opened. The uses of one thread are in their order. Those of several threads are in the order
-//! in which their buffers got full.
+//! the number of the open file (4 bytes), as the cache counts the files that it has opened. The
+//! uses of one thread are in their order. Those of several threads are in the order in which their
+//! buffers got full.
 
 use std::collections::HashMap;
 use std::fmt;
