@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io::{self, BufRead, IoSliceMut, Read, Write};
 use std::pin::Pin;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -69,7 +70,7 @@ const READS: [Way; 12] = [
         let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
         assert_eq!(file.read_vectored_at(&mut bufs, OFFSET).unwrap(), LEN);
     }),
-    ("ranges", |file| drop(file.read_ranges(&[OFFSET..OFFSET + LEN as u64]).unwrap())),
+    ("ranges", |file| drop(file.read_ranges(from_ref(&(OFFSET..OFFSET + LEN as u64))).unwrap())),
     ("read_many", |file| {
         let mut buf = [0; LEN];
         let mut reads = [ReadRequest::new(&mut buf, OFFSET)];
