@@ -240,7 +240,7 @@ pub use folio_frames as frames;
 pub use folio_ref as word;
 pub use folio_ref::{DefaultScheme, Scheme, schemes};
 pub use policy::Advice;
-pub use rt::recorder::USES_MAGIC;
+pub use rt::recorder::{USES_MAGIC, USES_ONE_IN};
 pub use state::handle::PageHandle;
 pub use state::memory_use::MemoryUse;
 pub use state::stats::CacheStats;

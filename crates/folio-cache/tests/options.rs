@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::assert_nothing_leaked;
 use folio_cache::policy::{Policy, Sieve};
 use folio_cache::testing::Memory;
-use folio_cache::{Cache, CacheBuilder, OpenOptions, raw_os_error, schemes};
+use folio_cache::{Cache, CacheBuilder, OpenOptions, USES_ONE_IN, raw_os_error, schemes};
 
 const EINVAL: i32 = 22;
 
@@ -197,4 +197,15 @@ fn the_difference_of_two_stats_is_what_happened_between() {
     let now = cache.stats();
     assert_eq!((now - now).filled_bytes, 0);
     assert_eq!((before - cache.stats()).misses, 0);
+}
+
+#[test]
+fn a_share_that_cannot_be_recorded_is_refused() {
+    for one_in in [0, 3, 2 * USES_ONE_IN, 1 << 31] {
+        let builder = Cache::builder().capacity(2 << 20).record_uses(Vec::new(), one_in);
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&format!("one page in {one_in}")), "{error}");
+    }
+    Cache::builder().capacity(2 << 20).record_uses(Vec::new(), USES_ONE_IN).build().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use folio_bench::BENCHMARKS;
 use folio_bench::replay::Format;
@@ -43,16 +43,16 @@ pub(crate) struct Killed {
 
 #[derive(Args)]
 pub(crate) struct Policy {
-    /// Traces; gzip, zstd and xz are unpacked
+    /// Traces; gzip, zstd and xz are unpacked; - is the standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Format of the traces; default: as their first bytes tell
     #[arg(long, value_enum)]
     pub(crate) format: Option<TraceFormat>,
     /// Sizes in frames of 4 KiB, such as 1024,5120: multiples of 512; default: all pages of the
-    /// trace, a half, a quarter, and so on
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) frames: Vec<u32>,
+    /// trace, a half, a quarter, and so on, as far as they fit in free memory
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) frames: Vec<u64>,
     /// Policies, such as hot-cold,belady; default: all
     #[arg(long = "policy", value_delimiter = ',', value_name = "NAME")]
     pub(crate) policies: Vec<String>,
@@ -71,8 +71,8 @@ pub(crate) enum TraceFormat {
     Lirs,
     /// Text: first page, number of pages, a number that is ignored, number of the request
     Arc,
-    /// Text with commas: the column page, block, id, key, lba or offset; without a header
-    /// the only column, or the second one
+    /// Text with commas: the column page, block, id, key, lba, or offset (in bytes); without a
+    /// header the only column, or the second one
     Csv,
     /// Records of 24 bytes, as libCacheSim writes them
     OracleGeneral,
@@ -139,16 +139,20 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "DIR")]
     pub(crate) save: Option<PathBuf>,
     /// Latency of the simulated store of remote in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 100)]
+    #[arg(long, value_name = "MS", default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub(crate) latency_ms: u64,
     /// Bandwidth of the simulated store of remote in MiB per second; 0: no limit
-    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    #[arg(long, value_name = "MIB", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=1 << 20))]
     pub(crate) bandwidth_mib: u64,
     /// Time of the simulated store of remote for each request in microseconds
-    #[arg(long, value_name = "US", default_value_t = 0)]
+    #[arg(long, value_name = "US", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=60_000_000))]
     pub(crate) request_us: u64,
     /// Number of short ranges that remote holds
-    #[arg(long, value_name = "N", default_value_t = folio_bench::Ask::HELD)]
+    #[arg(long, value_name = "N", default_value_t = folio_bench::Ask::HELD,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub(crate) held: usize,
 }
 

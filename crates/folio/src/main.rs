@@ -20,6 +20,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -27,10 +28,15 @@ use clap::Parser;
 /// Set by the first Ctrl-C: the run ends early and still reports. A second Ctrl-C exits at once.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// The time within which signals count as one. timeout(1) signals the process, and then its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(300);
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let interrupted = || {
-        if STOP.swap(true, Ordering::Relaxed) {
+    let mut first = None;
+    let interrupted = move || {
+        STOP.store(true, Ordering::Relaxed);
+        if first.get_or_insert_with(Instant::now).elapsed() > ONE_SIGNAL {
             // 128 + SIGINT: the status that a shell reports for a process ended by it.
             std::process::exit(130);
         }

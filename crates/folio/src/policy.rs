@@ -1,14 +1,17 @@
 //! `folio policy`: replays traces under each policy at several sizes: which policy, and how much
 //! memory, for a workload?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use folio_bench::replay::{self, FRAMES_OF_2_MIB, Player, References, Spool};
+use folio_cache::Cache;
 use serde_json::{Value, json};
 
 use crate::bench::{bar, write};
@@ -20,13 +23,16 @@ use crate::{check_place, say, table};
 /// The name of the policy that knows the future.
 const BELADY: &str = "belady";
 
+/// The path that means the standard input.
+const STDIN: &str = "-";
+
 /// The most sizes that are chosen if none are given.
 const SIZES: usize = 8;
 
 /// The hit ratio of one policy at one size.
 struct Row {
     policy: &'static str,
-    frames: u32,
+    frames: u64,
     hit_ratio: f64,
 }
 
@@ -34,41 +40,101 @@ struct Row {
 struct Played {
     name: String,
     format: &'static str,
+    /// The column of a CSV file.
+    column: Option<String>,
     references: u64,
     pages: u32,
     one_in: u32,
     rows: Vec<Row>,
+    notes: Vec<String>,
 }
 
 pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
     if let Some(path) = &options.plot {
         check_place(path)?;
     }
+    check_files(options)?;
     if let Some(frames) =
-        options.frames.iter().find(|frames| !frames.is_multiple_of(FRAMES_OF_2_MIB))
+        options.frames.iter().find(|frames| !frames.is_multiple_of(FRAMES_OF_2_MIB.into()))
     {
         bail!("frame count {frames} is not a multiple of {FRAMES_OF_2_MIB} (2 MiB)");
     }
     let players = players(options)?;
-    let mut all = Vec::new();
-    for (n, path) in options.files.iter().enumerate() {
+    let names = names(&options.files);
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for (n, (path, name)) in options.files.iter().zip(&names).enumerate() {
         if !stop.load(Ordering::Relaxed) {
             let done = n as f64 / options.files.len() as f64;
-            all.push(play(path, options, &players, done, stop)?);
+            match play(path, name, options, &players, done, stop) {
+                Ok(played) => all.push(played),
+                // The results of the others are not lost.
+                Err(error) => failed.push((name, format!("{error:#}"))),
+            }
         }
     }
-    let machine = Machine::here();
-    let note = stop.load(Ordering::Relaxed).then_some("stopped early: not all sizes were played");
-    if options.json {
-        say(&format!("{:#}", to_json(&all, note, &machine)))?;
-    } else {
-        say(&to_text(&all, note, &machine))?;
+    let mut notes: Vec<String> = all.iter().flat_map(|played| played.notes.clone()).collect();
+    if stop.load(Ordering::Relaxed) {
+        notes.push("stopped early: not all traces and sizes were played".to_owned());
     }
-    // The result is printed first, so that a failure here does not lose it.
-    if let Some(path) = &options.plot {
-        write(path, &curves::panels("Hit ratio by memory", &to_curves(&all))?)?;
+    notes.extend(failed.iter().map(|(name, error)| format!("{name} was not played: {error}")));
+    if !all.is_empty() || failed.is_empty() {
+        let machine = Machine::here();
+        let text = if options.json {
+            format!("{:#}", to_json(&all, &notes, &machine))
+        } else {
+            to_text(&all, &notes, &machine)
+        };
+        say(&text)?;
+        // The result is printed first, so that a failure here does not lose it.
+        if let Some(path) = &options.plot {
+            write(path, &curves::panels("Hit ratio by memory", &to_curves(&all))?)?;
+        }
+    }
+    if !failed.is_empty() {
+        bail!(
+            "{}",
+            failed.into_iter().map(|failed| failed.1).collect::<Vec<_>>().join("\nerror: ")
+        );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks before the first replay that each trace is there, and that no file has two uses.
+fn check_files(options: &Policy) -> Result<()> {
+    let mut seen: HashMap<(u64, u64), &Path> = HashMap::new();
+    for path in &options.files {
+        if path == Path::new(STDIN) {
+            continue;
+        }
+        let file = fs::metadata(path).with_context(|| path.display().to_string())?;
+        if file.is_dir() {
+            bail!("{} is a directory: give the traces in it", path.display());
+        }
+        if !file.is_file() {
+            continue;
+        }
+        if let Some(before) = seen.insert((file.dev(), file.ino()), path) {
+            bail!("{} and {} are the same trace: give it once", before.display(), path.display());
+        }
+    }
+    let plot = options.plot.as_deref();
+    let is_there = plot.and_then(|plot| fs::metadata(plot).ok());
+    if let Some(trace) = is_there.and_then(|file| seen.get(&(file.dev(), file.ino()))) {
+        bail!("the plot would replace the trace {}: give --plot another path", trace.display());
+    }
+    Ok(())
+}
+
+/// Returns the name of each trace: that of its file, or its path if two files have the same name.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let short = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_owned();
+    let shown = |path: &PathBuf| {
+        let is_alone = files.iter().filter(|other| short(other) == short(path)).count() == 1;
+        let name = if is_alone { short(path) } else { path.clone().into_os_string() };
+        // A terminal and a plot take these for commands, or not at all.
+        name.to_string_lossy().replace(char::is_control, "\u{fffd}")
+    };
+    files.iter().map(shown).collect()
 }
 
 /// Returns the players of the policies that are asked for.
@@ -88,6 +154,7 @@ fn players(options: &Policy) -> Result<Vec<(&'static str, Option<Player>)>> {
 
 fn play(
     path: &Path,
+    name: &str,
     options: &Policy,
     players: &[(&'static str, Option<Player>)],
     done: f64,
@@ -96,25 +163,40 @@ fn play(
     let references = References::open(path, options.format.map(Into::into))?;
     let format = references.format().name();
     let mut trace = Spool::read(references, stop)?;
-    let sizes = match &options.frames[..] {
-        [] => default_sizes(trace.pages(), trace.one_in()),
-        frames => frames.to_vec(),
+    let one_in = trace.one_in();
+    let mut notes = notes(name, &trace);
+    let mut sizes = match &options.frames[..] {
+        [] => default_sizes(trace.pages(), one_in),
+        frames => frames.iter().copied().collect(),
     };
+    for &frames in &sizes {
+        sampled_frames(frames, one_in).with_context(|| path.display().to_string())?;
+    }
+    // Only caches of ours take memory.
+    let room = players.iter().any(|(_, player)| player.is_some()).then(frames_of_memory);
+    let most = room.map_or(u64::MAX, |room| room.saturating_mul(one_in.into()));
+    if let Some(&frames) = sizes.iter().find(|&&frames| frames > most) {
+        let what = format!("{frames} frames need more than the {most} that fit in free memory");
+        if !options.frames.is_empty() || sizes.first() == Some(&frames) {
+            bail!("{}: {what}: give smaller sizes by --frames", path.display());
+        }
+        sizes.retain(|&frames| frames <= most);
+        notes.push(format!("{name}: {what}: this size and larger ones are left out"));
+    }
     let bar = bar();
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    bar.set_message(name.clone());
+    bar.set_message(name.to_owned());
     let mut rows = Vec::new();
-    for (n, &frames) in sizes.iter().enumerate() {
+    'sizes: for (n, &frames) in sizes.iter().enumerate() {
         for (policy, player) in players {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
             // Of one page in 8, a cache of an eighth holds as many.
-            let sampled = sampled_frames(frames, trace.one_in())?;
+            let sampled = sampled_frames(frames, one_in)?;
             let hits = match player {
-                Some(player) => player(&trace, sampled),
-                None => replay::optimal(&mut trace, u64::from(sampled)),
+                Some(player) => player(&trace, u32::try_from(sampled)?, stop),
+                None => replay::optimal(&mut trace, sampled, stop),
             };
+            if hits.is_err() && stop.load(Ordering::Relaxed) {
+                break 'sizes;
+            }
             let hits = hits.with_context(|| format!("{}: {frames} frames", path.display()))?;
             rows.push(Row { policy, frames, hit_ratio: hits as f64 / trace.references() as f64 });
         }
@@ -122,14 +204,27 @@ fn play(
         bar.set_position(((done + share / options.files.len() as f64) * 1000.0) as u64);
     }
     bar.finish_and_clear();
-    let (references, pages, one_in) = (trace.references(), trace.pages(), trace.one_in());
-    Ok(Played { name, format, references, pages, one_in, rows })
+    let (references, pages) = (trace.references(), trace.pages());
+    let column = trace.column().map(str::to_owned);
+    Ok(Played { name: name.to_owned(), format, column, references, pages, one_in, rows, notes })
+}
+
+/// Returns what a reader of the results should know of a trace.
+fn notes(name: &str, trace: &Spool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !trace.is_whole() {
+        notes.push(format!("{name}: stopped early: only the first references were read"));
+    }
+    if trace.empty_requests() > 0 {
+        notes.push(format!("{name}: {} requests of no pages left out", trace.empty_requests()));
+    }
+    notes
 }
 
 /// Returns the frames for a trace that has one page in `one_in`.
-fn sampled_frames(frames: u32, one_in: u32) -> Result<u32> {
-    let sampled = frames / one_in;
-    if sampled == 0 || !sampled.is_multiple_of(FRAMES_OF_2_MIB) {
+fn sampled_frames(frames: u64, one_in: u32) -> Result<u64> {
+    let sampled = frames / u64::from(one_in);
+    if sampled == 0 || !sampled.is_multiple_of(FRAMES_OF_2_MIB.into()) {
         bail!(
             "{frames} frames cannot be played: the trace has one page in {one_in}, so give \
              multiples of {}",
@@ -141,13 +236,25 @@ fn sampled_frames(frames: u32, one_in: u32) -> Result<u32> {
 
 /// Returns the sizes for a trace of so many different pages: all of them, a half, a quarter, and so
 /// on, each rounded up to 2 MiB.
-fn default_sizes(pages: u32, one_in: u32) -> Vec<u32> {
+fn default_sizes(pages: u32, one_in: u32) -> BTreeSet<u64> {
     let halves = (0..SIZES).map(|n| (pages >> n).div_ceil(FRAMES_OF_2_MIB).max(1));
-    let sizes: BTreeSet<u32> = halves.collect();
-    sizes.into_iter().map(|size| size.saturating_mul(FRAMES_OF_2_MIB * one_in)).collect()
+    let unit = u64::from(FRAMES_OF_2_MIB) * u64::from(one_in);
+    halves.map(|size| u64::from(size) * unit).collect()
 }
 
-fn to_json(all: &[Played], note: Option<&str>, machine: &Machine) -> Value {
+/// Returns the frames of the largest cache that can be filled now: a part of the memory is for the
+/// rest of this program.
+fn frames_of_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let free = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let free = free.map_or(u64::MAX, |kib| kib.saturating_mul(1 << 10));
+    // The default capacity is a quarter of what the machine and its control groups allow.
+    let quarter = Cache::builder().build().map_or(u64::MAX, |cache| cache.capacity() as u64);
+    free.min(quarter.saturating_mul(4)) / 8 * 7 / 4096
+}
+
+fn to_json(all: &[Played], notes: &[String], machine: &Machine) -> Value {
     let rows = all.iter().flat_map(|played| {
         played.rows.iter().map(|row| {
             json!({
@@ -158,18 +265,18 @@ fn to_json(all: &[Played], note: Option<&str>, machine: &Machine) -> Value {
     });
     let traces = all.iter().map(|played| {
         json!({
-            "trace": played.name, "format": played.format, "references": played.references,
-            "pages": played.pages, "one_in": played.one_in,
+            "trace": played.name, "format": played.format, "column": played.column,
+            "references": played.references, "pages": played.pages, "one_in": played.one_in,
         })
     });
     json!({
-        "rows": rows.collect::<Vec<_>>(), "traces": traces.collect::<Vec<_>>(), "note": note,
+        "rows": rows.collect::<Vec<_>>(), "traces": traces.collect::<Vec<_>>(), "notes": notes,
         "machine": machine.to_json(),
     })
 }
 
 /// Returns the policies of a trace, and its sizes.
-fn axes(played: &Played) -> (Vec<&'static str>, BTreeSet<u32>) {
+fn axes(played: &Played) -> (Vec<&'static str>, BTreeSet<u64>) {
     let mut policies = Vec::new();
     for row in &played.rows {
         if !policies.contains(&row.policy) {
@@ -179,7 +286,7 @@ fn axes(played: &Played) -> (Vec<&'static str>, BTreeSet<u32>) {
     (policies, played.rows.iter().map(|row| row.frames).collect())
 }
 
-fn to_text(all: &[Played], note: Option<&str>, machine: &Machine) -> String {
+fn to_text(all: &[Played], notes: &[String], machine: &Machine) -> String {
     let mut text = String::new();
     for played in all {
         let (policies, sizes) = axes(played);
@@ -187,10 +294,15 @@ fn to_text(all: &[Played], note: Option<&str>, machine: &Machine) -> String {
             1 => String::new(),
             one_in => format!(", one page in {one_in} of the program's"),
         };
+        let column = played.column.as_ref().map(|column| format!(", column {column}"));
         let _ = writeln!(
             text,
-            "{}: {}, {} references to {} pages{sample}\n",
-            played.name, played.format, played.references, played.pages
+            "{}: {}{}, {} references to {} pages{sample}\n",
+            played.name,
+            played.format,
+            column.unwrap_or_default(),
+            played.references,
+            played.pages
         );
         let mut header = vec!["frames", "MiB"];
         header.extend(&policies);
@@ -207,7 +319,7 @@ fn to_text(all: &[Played], note: Option<&str>, machine: &Machine) -> String {
         }
         let _ = writeln!(text, "{table}\n");
     }
-    if let Some(note) = note {
+    for note in notes {
         let _ = writeln!(text, "note: {note}\n");
     }
     text.push_str("A hit is a use that found its page. Nothing is read ahead.\n\n");
@@ -218,7 +330,7 @@ fn to_curves(all: &[Played]) -> Vec<(String, Vec<Curve>)> {
     let panel = |played: &Played| {
         let curve = |policy: &&'static str| {
             let rows = played.rows.iter().filter(|row| row.policy == *policy);
-            let points = rows.map(|row| (f64::from(row.frames), row.hit_ratio));
+            let points = rows.map(|row| (row.frames as f64, row.hit_ratio));
             Curve { name: policy, points: points.collect(), is_limit: *policy == BELADY }
         };
         (played.name.clone(), axes(played).0.iter().map(curve).collect())
@@ -230,13 +342,18 @@ fn to_curves(all: &[Played]) -> Vec<(String, Vec<Curve>)> {
 mod tests {
     use super::*;
 
+    fn sizes(pages: u32, one_in: u32) -> Vec<u64> {
+        default_sizes(pages, one_in).into_iter().collect()
+    }
+
     #[test]
     fn sizes_are_halved_down_to_2_mib() {
-        assert_eq!(default_sizes(1, 1), [512]);
-        assert_eq!(default_sizes(2529, 1), [512, 1024, 1536, 2560]);
-        let sizes = default_sizes(186_880, 1);
-        assert_eq!((sizes.len(), sizes[0], sizes[7]), (8, 1536, 186_880));
-        assert_eq!(default_sizes(600, 8), [4096, 8192]);
+        assert_eq!(sizes(1, 1), [512]);
+        assert_eq!(sizes(2529, 1), [512, 1024, 1536, 2560]);
+        let of_many = sizes(186_880, 1);
+        assert_eq!((of_many.len(), of_many[0], of_many[7]), (8, 1536, 186_880));
+        assert_eq!(sizes(600, 8), [4096, 8192]);
+        assert_eq!(sizes(u32::MAX, 1 << 24).last(), Some(&(1 << 56)));
     }
 
     #[test]
@@ -244,5 +361,11 @@ mod tests {
         assert_eq!(sampled_frames(1024, 1).unwrap(), 1024);
         assert_eq!(sampled_frames(8192, 8).unwrap(), 1024);
         assert!(sampled_frames(1024, 8).is_err());
+    }
+
+    #[test]
+    fn files_of_one_name_have_their_paths() {
+        let files = ["a/t", "b/t", "b/u\u{1b}"].map(PathBuf::from);
+        assert_eq!(names(&files), ["a/t", "b/t", "u\u{fffd}"]);
     }
 }

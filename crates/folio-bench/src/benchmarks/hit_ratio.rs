@@ -21,6 +21,9 @@ const USES: usize = 500_000;
 /// The limit: it knows the future.
 const OPTIMAL: &str = "optimal";
 
+/// A trace that has begun is played to its end.
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
 /// Plays a trace. Returns the number of hits.
 type Play = Box<dyn Fn(&Spool) -> io::Result<u64>>;
 
@@ -32,7 +35,7 @@ fn name_of(policy: &str) -> String {
 /// Returns all players: our cache by policy, then the baselines that are built in.
 fn players() -> Vec<(String, Play)> {
     let ours = replay::players().into_iter().map(|(policy, play)| {
-        let play: Play = Box::new(move |trace| play(trace, FRAMES));
+        let play: Play = Box::new(move |trace| play(trace, FRAMES, &GO_ON));
         (name_of(policy), play)
     });
     #[cfg(feature = "baselines")]
@@ -76,8 +79,8 @@ fn play(trace: &Trace, players: &[(String, Play)], report: &mut Report) -> io::R
     let scenario = Scenario { name: trace.name, threads: 0 };
     let share = |hits: u64| hits as f64 / trace.pages.len() as f64;
     let pages = trace.pages.iter().map(|&page| Ok(u64::from(page)));
-    let mut trace = Spool::of(pages, &AtomicBool::new(false))?;
-    let best = share(replay::optimal(&mut trace, u64::from(FRAMES))?);
+    let mut trace = Spool::of(pages, &GO_ON)?;
+    let best = share(replay::optimal(&mut trace, u64::from(FRAMES), &GO_ON)?);
     report.rows.extend(Row::of(OPTIMAL, scenario, &[best]));
     for (name, play) in players {
         let ratio = share(play(&trace)?);

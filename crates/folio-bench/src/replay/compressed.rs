@@ -1,7 +1,7 @@
 //! Files as a stream of bytes, whether compressed or not.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,14 +15,25 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 
+/// The bytes of a magic number.
+const WORD: usize = 4;
+
+/// Returns `true` if bytes begin a frame of zstd that has no data, such as `pzstd` writes.
+fn is_skipped(begins: &[u8]) -> bool {
+    matches!(begins, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
 /// The frames of a zstd file, one after the other.
 struct Frames<R: BufRead> {
     state: State<R>,
 }
 
+/// A frame. Its first bytes are read already.
+type Frame<R> = Chain<Cursor<[u8; WORD]>, R>;
+
 enum State<R: BufRead> {
     Between(R),
-    Within(Box<StreamingDecoder<R, ruzstd::decoding::FrameDecoder>>),
+    Within(Box<StreamingDecoder<Frame<R>, ruzstd::decoding::FrameDecoder>>),
     End,
 }
 
@@ -35,8 +46,15 @@ impl<R: BufRead> Read for Frames<R> {
                     if rest.fill_buf()?.is_empty() {
                         return Ok(0);
                     }
-                    let frame = StreamingDecoder::new(rest).map_err(broken)?;
-                    State::Within(Box::new(frame))
+                    let mut magic = [0; WORD];
+                    rest.read_exact(&mut magic)?;
+                    if is_skipped(&magic) {
+                        skip(&mut rest)?;
+                        State::Between(rest)
+                    } else {
+                        let frame = Cursor::new(magic).chain(rest);
+                        State::Within(Box::new(StreamingDecoder::new(frame).map_err(broken)?))
+                    }
                 }
                 State::Within(mut frame) => {
                     let read = frame.read(buf)?;
@@ -44,10 +62,26 @@ impl<R: BufRead> Read for Frames<R> {
                         self.state = State::Within(frame);
                         return Ok(read);
                     }
-                    State::Between(frame.into_inner())
+                    let (from, decoder) = frame.into_parts();
+                    let wanted = decoder.get_checksum_from_data();
+                    if wanted.is_some() && wanted != decoder.get_calculated_checksum() {
+                        return Err(broken("the data does not match its checksum"));
+                    }
+                    State::Between(from.into_inner().1)
                 }
             }
         }
+    }
+}
+
+/// Passes over a frame without data, from behind its magic number.
+fn skip(from: &mut impl Read) -> io::Result<()> {
+    let mut len = [0; WORD];
+    from.read_exact(&mut len)?;
+    let len = u64::from(u32::from_le_bytes(len));
+    match io::copy(&mut from.take(len), &mut io::sink())? {
+        skipped if skipped == len => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
@@ -56,14 +90,15 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
 }
 
 /// Opens a file as a stream of its bytes. Those of gzip, zstd and xz are unpacked: their first
-/// bytes tell, not the name of the file.
+/// bytes tell, not the name of the file. `-` is the standard input.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
     let begins = file.fill_buf()?;
     if begins.starts_with(GZIP) {
         return Ok(buffered(MultiGzDecoder::new(file)));
     }
-    if begins.starts_with(ZSTD) {
+    if begins.starts_with(ZSTD) || is_skipped(begins) {
         return Ok(buffered(Frames { state: State::Between(file) }));
     }
     if begins.starts_with(XZ) {
@@ -123,10 +158,61 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_zstd_without_data_are_skipped() {
+        let [_, (_, zstd), _] = packed();
+        let skipped = [&[0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+        let both = [&skipped[..], &zstd].concat();
+        assert_eq!(read(&both).unwrap(), TEXT);
+        assert_eq!(read(&[&both[..], &both, &skipped].concat()).unwrap(), TEXT.repeat(2));
+        for end in 4..skipped.len() {
+            assert!(read(&skipped[..end]).is_err(), "{end} bytes");
+        }
+    }
+
+    #[test]
     fn packed_files_that_are_cut_short_are_errors() {
         for (name, bytes) in packed() {
             for end in 7..bytes.len() {
                 assert!(read(&bytes[..end]).is_err(), "{name}: {end} of {} bytes", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_bit_that_changed_is_an_error() {
+        for (name, archive) in packed() {
+            for bit in 0..8 * archive.len() {
+                let mut bytes = archive.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                // What is no archive any more is not unpacked.
+                let text = read(&bytes);
+                let is_right = |text: &Vec<u8>| text == TEXT || *text == bytes;
+                assert!(text.is_err() || text.is_ok_and(|text| is_right(&text)), "{name}: {bit}");
+            }
+        }
+    }
+
+    /// Other bytes than an archive had: an error, or other bytes, and never a panic.
+    #[test]
+    fn damaged_archives_do_not_end_the_program() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for (_, archive) in packed() {
+            for _ in 0..2000 {
+                let mut bytes = archive.repeat(random.usize(1..3));
+                for _ in 0..random.usize(1..4) {
+                    let at = random.usize(4..bytes.len());
+                    match random.u8(..4) {
+                        0 => bytes[at] = random.u8(..),
+                        1 => bytes[at] ^= 1 << random.u8(..8),
+                        2 => _ = bytes.remove(at),
+                        _ => bytes.insert(at, random.u8(..)),
+                    }
+                }
+                let mut file = tempfile::NamedTempFile::new().unwrap();
+                file.write_all(&bytes).unwrap();
+                if let Ok(from) = open(file.path()) {
+                    _ = io::copy(&mut from.take(1 << 20), &mut io::sink());
+                }
             }
         }
     }

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::AtomicBool;
 
-use super::spool::{NEVER, Spool};
+use super::play::go_on;
+use super::spool::{CHUNK, NEVER, Spool};
 
 /// Returns the hits of a policy that evicts the page that is used last of all (Belady, 1966), or
 /// does not keep the new page at all.
 ///
 /// # Errors
 ///
-/// The error of the trace's temporary file.
-pub fn optimal(trace: &mut Spool, frames: u64) -> io::Result<u64> {
+/// - `Interrupted` soon after `stop` is set.
+/// - Otherwise the error of the trace's temporary file.
+pub fn optimal(trace: &mut Spool, frames: u64, stop: &AtomicBool) -> io::Result<u64> {
     let (mut by_next, mut hits) = (BTreeSet::new(), 0);
     for (at, next) in (0_u64..).zip(trace.next_uses()?) {
         let next = next?;
+        if at.is_multiple_of(CHUNK as u64) {
+            go_on(stop)?;
+        }
         // The page used now has the nearest next use.
         if by_next.first() == Some(&at) {
             by_next.pop_first();
@@ -34,13 +40,11 @@ pub fn optimal(trace: &mut Spool, frames: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
 
     fn hits(pages: impl IntoIterator<Item = u64>, frames: u64) -> u64 {
-        let pages = pages.into_iter().map(Ok);
-        optimal(&mut Spool::of(pages, &AtomicBool::new(false)).unwrap(), frames).unwrap()
+        let (pages, go_on) = (pages.into_iter().map(Ok), AtomicBool::new(false));
+        optimal(&mut Spool::of(pages, &go_on).unwrap(), frames, &go_on).unwrap()
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use folio_cache::policy::{Clock, HotCold, Policy, S3Fifo, Sieve};
 use folio_cache::{Cache, CacheStats, File, ReadRequest};
@@ -21,8 +22,9 @@ const PAGE: usize = 4096;
 /// The capacity of a cache is a multiple of so many frames.
 pub const FRAMES_OF_2_MIB: u32 = 512;
 
-/// Plays a trace to a cache of so many frames. Returns the number of hits.
-pub type Player = Box<dyn Fn(&Spool, u32) -> io::Result<u64>>;
+/// Plays a trace to a cache of so many frames. Returns the number of hits, or the error
+/// `Interrupted` soon after the flag is set.
+pub type Player = Box<dyn Fn(&Spool, u32, &AtomicBool) -> io::Result<u64>>;
 
 /// Returns a player for each policy of ours, with its name.
 pub fn players() -> Vec<(&'static str, Player)> {
@@ -37,7 +39,7 @@ pub fn players() -> Vec<(&'static str, Player)> {
 
 /// Returns a player for a policy.
 fn player(make: fn(u32) -> Box<dyn Policy>) -> Player {
-    Box::new(move |trace, frames| {
+    Box::new(move |trace, frames, stop| {
         // Without threads: a reclaimer that loses its processor keeps its victims for a while, and
         // a short loop comes back to them.
         let builder = Cache::builder().capacity(frames as usize * PAGE).io_threads(0);
@@ -45,11 +47,20 @@ fn player(make: fn(u32) -> Box<dyn Policy>) -> Player {
         let file = cache.open_backing(Arc::new(MemcpyBacking::new(0, 1 << 44)))?;
         let mut uses = 0;
         trace.for_each_chunk(|pages| {
+            go_on(stop)?;
             uses += pages.len() as u64;
             pages.iter().try_for_each(|&page| use_page(&file, page))
         })?;
         hits(uses, &cache.stats())
     })
+}
+
+/// Returns the error `Interrupted` if the flag is set.
+pub(super) fn go_on(stop: &AtomicBool) -> io::Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
 }
 
 /// Reads one byte of a page, and nothing ahead.
@@ -78,16 +89,15 @@ fn hits(uses: u64, stats: &CacheStats) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::replay::optimal;
 
     const FRAMES: u32 = 2 * FRAMES_OF_2_MIB;
+    static GO_ON: AtomicBool = AtomicBool::new(false);
 
     fn spool(pages: impl IntoIterator<Item = u32>) -> Spool {
         let pages = pages.into_iter().map(|page| Ok(u64::from(page)));
-        Spool::of(pages, &AtomicBool::new(false)).unwrap()
+        Spool::of(pages, &GO_ON).unwrap()
     }
 
     /// Readahead can read more pages than there are uses: the difference must not wrap. Hits stay
@@ -96,9 +106,9 @@ mod tests {
     fn hits_never_exceed_the_optimum() {
         for pages in [FRAMES + FRAMES / 2, 3 * FRAMES] {
             let mut trace = spool((0..pages).cycle().take(4 * FRAMES as usize));
-            let most = optimal(&mut trace, u64::from(FRAMES)).unwrap();
+            let most = optimal(&mut trace, u64::from(FRAMES), &GO_ON).unwrap();
             for (name, play) in players() {
-                let hits = play(&trace, FRAMES).unwrap();
+                let hits = play(&trace, FRAMES, &GO_ON).unwrap();
                 assert!(hits <= most, "{name}: {hits} hits, where {most} are possible");
                 if name == "sieve" {
                     assert_eq!(hits, 0, "sieve drops each page before it comes back");
@@ -112,9 +122,19 @@ mod tests {
     fn a_loop_that_fits_is_missed_once() {
         let trace = spool((0..FRAMES / 2).cycle().take(2 * FRAMES as usize));
         for (name, play) in players() {
-            let hits = play(&trace, FRAMES).unwrap();
+            let hits = play(&trace, FRAMES, &GO_ON).unwrap();
             assert_eq!(hits, trace.references() - u64::from(FRAMES / 2), "{name}");
         }
+    }
+
+    #[test]
+    fn a_replay_that_is_stopped_gives_no_number() {
+        let (mut trace, stop) = (spool(0..100), AtomicBool::new(true));
+        for (name, play) in players() {
+            let error = play(&trace, FRAMES, &stop).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{name}");
+        }
+        assert_eq!(optimal(&mut trace, 1, &stop).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use folio_cache::USES_MAGIC;
+use folio_cache::{USES_MAGIC, USES_ONE_IN};
 
 /// The bytes of a record of oracleGeneral: time (4), object (8), size (4), next use (8).
 pub(super) const RECORD: usize = 24;
@@ -15,7 +15,7 @@ pub(super) fn read_header(from: &mut impl Read) -> io::Result<u32> {
     let mut header = [0; MAGIC.len() + 4];
     from.read_exact(&mut header)?;
     let one_in = u32::from_le_bytes(*header.last_chunk().expect("the header ends with 4 bytes"));
-    if !header.starts_with(MAGIC) || one_in == 0 || !one_in.is_power_of_two() {
+    if !header.starts_with(MAGIC) || !one_in.is_power_of_two() || one_in > USES_ONE_IN {
         return Err(io::Error::new(ErrorKind::InvalidData, "this is no trace that folio recorded"));
     }
     Ok(one_in)

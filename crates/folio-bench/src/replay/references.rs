@@ -1,15 +1,18 @@
 //! The references of a trace: the pages that a program used, one after the other.
 
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::compressed;
-use super::csv::{self, Columns, fields};
-use super::format::Format;
+use super::csv::{Columns, fields};
+use super::format::{self, Format, MARK};
 use super::record::{self, RECORD};
 
 /// The bytes of a page.
 const PAGE: u64 = 4096;
+
+/// The bytes by which the format is told.
+const BEGINS: u64 = 1 << 16;
 
 /// The most bytes of a line.
 const MAX_LINE: usize = 1 << 16;
@@ -25,7 +28,10 @@ pub struct References {
     /// The number of the line or record that was read last.
     at: u64,
     line: Vec<u8>,
-    columns: Columns,
+    /// Of a CSV file, from its first line on.
+    columns: Option<Columns>,
+    /// The requests of no page.
+    empty: u64,
     /// The references of the last line that are left: the next page, and their number.
     left: (u64, u64),
     one_in: u32,
@@ -70,19 +76,24 @@ impl References {
     pub fn open(path: &Path, format: Option<Format>) -> io::Result<Self> {
         let place = |error: io::Error| named(path, None, &error);
         let mut from = compressed::open(path).map_err(place)?;
-        let begins = from.fill_buf().map_err(place)?;
+        // A pipe gives less at once, and less than a line says nothing.
+        let mut begins = Vec::new();
+        from.by_ref().take(BEGINS).read_to_end(&mut begins).map_err(place)?;
+        let wrong = |what: &str| {
+            io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+        };
         if begins.is_empty() {
-            let message = format!("{}: the trace is empty", path.display());
-            return Err(io::Error::new(ErrorKind::InvalidData, message));
+            return Err(wrong("the trace is empty"));
         }
-        let format = format.or_else(|| Format::of(begins)).ok_or_else(|| {
+        if format == Some(Format::OracleGeneral) && format::is_text(&begins) {
+            return Err(wrong("the trace is text, and no records of oracle-general"));
+        }
+        let format = format.or_else(|| Format::of(&begins)).ok_or_else(|| {
             let names = Format::ALL.map(Format::name).join(", ");
-            let message = format!(
-                "{}: the format is unknown: it is none of {names}; name one by --format",
-                path.display()
-            );
-            io::Error::new(ErrorKind::InvalidData, message)
+            let guess = format::guess(&begins);
+            wrong(&format!("the format is unknown: it is none of {names}; {guess}"))
         })?;
+        let mut from = Box::new(Cursor::new(begins).chain(from));
         let mut one_in = 1;
         if format == Format::Folio {
             one_in = record::read_header(&mut from).map_err(place)?;
@@ -93,7 +104,8 @@ impl References {
             from,
             at: 0,
             line: Vec::new(),
-            columns: Columns::default(),
+            columns: None,
+            empty: 0,
             left: (0, 0),
             one_in,
         })
@@ -107,6 +119,17 @@ impl References {
     /// Returns the share of the pages that the trace has: one in so many.
     pub fn one_in(&self) -> u32 {
         self.one_in
+    }
+
+    /// Returns the name of the column with the pages, or its number from 1: that of a CSV file of
+    /// which something was read.
+    pub fn column(&self) -> Option<String> {
+        self.columns.as_ref().map(Columns::name)
+    }
+
+    /// Returns the number of requests so far that were for no page, and gave no reference.
+    pub fn empty_requests(&self) -> u64 {
+        self.empty
     }
 
     /// Returns the path of the trace.
@@ -176,7 +199,7 @@ impl References {
             MAX_LINE if line.last() != Some(&b'\n') => {
                 Err(self.error(format!("the line is longer than {MAX_LINE} bytes")))
             }
-            _ => self.parse(line.trim_ascii()).map(Some),
+            _ => self.parse(line.strip_prefix(MARK).unwrap_or(&line).trim_ascii()).map(Some),
         };
         self.line = line;
         self.left = match parsed? {
@@ -190,6 +213,9 @@ impl References {
     fn parse(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
         if line.is_empty() {
             return Ok((0, 0));
+        }
+        if line.contains(&b'\r') {
+            return Err(self.error("the lines end with CR alone: convert the ends to LF"));
         }
         match self.format {
             Format::Lirs if line == b"*" => Ok((0, 0)),
@@ -206,7 +232,7 @@ impl References {
         })
     }
 
-    fn parse_arc(&self, line: &[u8]) -> io::Result<(u64, u64)> {
+    fn parse_arc(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         let (Some(first), Some(count), Some(_), Some(_), None) =
             (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
@@ -218,11 +244,13 @@ impl References {
             );
         };
         let first = self.number(first, "a page number")?;
-        self.pages(first, self.number(count, "a number of pages")?)
+        let count = self.number(count, "a number of pages")?;
+        self.pages(first, count)
     }
 
     /// Checks the number of pages of a request.
-    fn pages(&self, first: u64, count: u64) -> io::Result<(u64, u64)> {
+    fn pages(&mut self, first: u64, count: u64) -> io::Result<(u64, u64)> {
+        self.empty += u64::from(count == 0);
         if count > MAX_PAGES {
             return Err(
                 self.error(format!("a request of {count} pages: at most {MAX_PAGES} are accepted"))
@@ -237,34 +265,41 @@ impl References {
     }
 
     fn parse_csv(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
-        if self.at == 1 {
-            self.columns = Columns::of(line);
-            // A first line without a number for its page is a header of unknown columns.
-            let page = fields(line).nth(self.columns.page).unwrap_or_default();
-            if csv::is_header(line) || number(&page).is_none() {
-                return Ok((0, 0));
-            }
+        if self.columns.is_none() {
+            self.columns = Some(Columns::of(line).map_err(|what| self.error(what))?);
         }
-        let Columns { page, is_offset, length, file } = self.columns;
+        let columns = self.columns.as_ref().expect("just set");
+        if columns.header.as_deref() == Some(line) {
+            return Ok((0, 0));
+        }
+        let Columns { page, is_offset, length, file, .. } = *columns;
         let field = |at: usize| {
             fields(line).nth(at).filter(|field| !field.is_empty()).ok_or_else(|| {
                 self.error(format!("column {} is missing: perhaps cut short", at + 1))
             })
         };
-        let (mut first, mut count) = (number_or_hash(&field(page)?), 1);
+        let start = file.map_or(Ok(0), |at| field(at).map(start_of_file))?;
+        let page = field(page)?;
+        let (mut first, mut count) = (number_or_hash(page), 1);
         if is_offset {
-            let offset = self.number(&field(page)?, "an offset")?;
-            let bytes = length.map_or(Ok(1), |at| self.number(&field(at)?, "a length"))?;
+            let offset = self.number(page, "an offset")?;
+            let bytes = length.map_or(Ok(1), |at| self.number(field(at)?, "a length"))?;
             first = offset / PAGE;
             count =
                 if bytes == 0 { 0 } else { (offset % PAGE).saturating_add(bytes).div_ceil(PAGE) };
         }
         let (first, count) = self.pages(first, count)?;
-        let Some(file) = file else { return Ok((first, count)) };
-        // Each file has its own pages: they begin at a place that its name decides.
-        let start = mix(number_or_hash(&field(file)?)) & !(u64::from(u32::MAX) >> 4);
-        Ok((start.wrapping_add(first).min(u64::MAX - count), count))
+        match file {
+            None => Ok((first, count)),
+            Some(_) => Ok((start.wrapping_add(first).min(u64::MAX - count), count)),
+        }
     }
+}
+
+/// Returns the first page of a file. Each file has its own pages: they begin at a place that its
+/// name decides.
+fn start_of_file(name: &[u8]) -> u64 {
+    mix(number_or_hash(name)) & !(u64::from(u32::MAX) >> 4)
 }
 
 /// Returns an error that names the trace, and the place in it.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::references::References;
 
 /// The references that are read at once.
-const CHUNK: usize = 1 << 18;
+pub(super) const CHUNK: usize = 1 << 18;
 
 /// The next use of a page that is never used again.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -23,6 +23,9 @@ pub struct Spool {
     len: u64,
     distinct: u32,
     one_in: u32,
+    is_whole: bool,
+    column: Option<String>,
+    empty: u64,
 }
 
 fn too_many() -> io::Error {
@@ -36,16 +39,18 @@ impl Spool {
     ///
     /// - The first error of the trace.
     /// - `InvalidData` if it has no reference.
-    /// - The error of the temporary file, with its folder.
+    /// - The error of the temporary file, with its folder and the room that it needs.
     pub fn read(references: References, stop: &AtomicBool) -> io::Result<Self> {
         let one_in = references.one_in();
-        let path = references.path().to_owned();
-        let mut spool = Self::of(references, stop)?;
+        let mut references = references;
+        let mut spool = Self::of(&mut references, stop)?;
         if spool.len == 0 {
-            let message = format!("{}: the trace has no references", path.display());
+            let path = references.path().display();
+            let message = format!("{path}: the trace has no references");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         spool.one_in = one_in;
+        (spool.column, spool.empty) = (references.column(), references.empty_requests());
         Ok(spool)
     }
 
@@ -56,19 +61,21 @@ impl Spool {
     ) -> io::Result<Self> {
         let mut numbers = HashMap::new();
         let mut out = BufWriter::with_capacity(4 * CHUNK, temporary()?);
-        let mut len = 0;
+        let (mut len, mut is_whole) = (0, true);
         for page in references {
             let new = u32::try_from(numbers.len()).map_err(|_| too_many())?;
             let number = *numbers.entry(page?).or_insert(new);
-            out.write_all(&number.to_le_bytes())?;
+            out.write_all(&number.to_le_bytes()).map_err(in_folder)?;
             len += 1;
             if len % CHUNK as u64 == 0 && stop.load(Ordering::Relaxed) {
+                is_whole = false;
                 break;
             }
         }
-        let pages = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let pages = out.into_inner().map_err(|error| in_folder(error.into_error()))?;
         let distinct = u32::try_from(numbers.len()).map_err(|_| too_many())?;
-        Ok(Self { pages, next: None, len, distinct, one_in: 1 })
+        let (one_in, column, empty) = (1, None, 0);
+        Ok(Self { pages, next: None, len, distinct, one_in, is_whole, column, empty })
     }
 
     /// Returns the number of references.
@@ -86,6 +93,21 @@ impl Spool {
         self.one_in
     }
 
+    /// Returns `false` if it was stopped before the trace ended.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Returns the column of a CSV file that the pages are from: its name, or its number from 1.
+    pub fn column(&self) -> Option<&str> {
+        self.column.as_deref()
+    }
+
+    /// Returns the number of requests for no page. They are not among the references.
+    pub fn empty_requests(&self) -> u64 {
+        self.empty
+    }
+
     /// Calls `visit` with the references, many at a time.
     ///
     /// # Errors
@@ -99,7 +121,7 @@ impl Spool {
         for from in (0..self.len).step_by(CHUNK) {
             let count = (self.len - from).min(CHUNK as u64) as usize;
             let bytes = &mut bytes[..4 * count];
-            self.pages.read_exact_at(bytes, 4 * from)?;
+            self.pages.read_exact_at(bytes, 4 * from).map_err(in_folder)?;
             pages.clear();
             pages.extend(bytes.as_chunks().0.iter().map(|&page| u32::from_le_bytes(page)));
             visit(&pages)?;
@@ -117,7 +139,7 @@ impl Spool {
         let mut from = BufReader::with_capacity(8 * CHUNK, file);
         Ok((0..self.len).map(move |_| {
             let mut next = [0; 8];
-            from.read_exact(&mut next).map(|()| u64::from_le_bytes(next))
+            from.read_exact(&mut next).map(|()| u64::from_le_bytes(next)).map_err(in_folder)
         }))
     }
 
@@ -129,13 +151,13 @@ impl Spool {
         for from in (0..self.len).step_by(CHUNK).collect::<Vec<_>>().into_iter().rev() {
             let count = (self.len - from).min(CHUNK as u64) as usize;
             let (pages, next) = (&mut pages[..4 * count], &mut next[..8 * count]);
-            self.pages.read_exact_at(pages, 4 * from)?;
+            self.pages.read_exact_at(pages, 4 * from).map_err(in_folder)?;
             for (at, page) in pages.as_chunks().0.iter().enumerate().rev() {
                 let later = &mut later[u32::from_le_bytes(*page) as usize];
                 let next_use = std::mem::replace(later, from + at as u64);
                 next[8 * at..8 * at + 8].copy_from_slice(&next_use.to_le_bytes());
             }
-            file.write_all_at(next, 8 * from)?;
+            file.write_all_at(next, 8 * from).map_err(in_folder)?;
         }
         Ok(file)
     }
@@ -143,9 +165,17 @@ impl Spool {
 
 /// Returns a temporary file without a name.
 fn temporary() -> io::Result<File> {
-    tempfile::tempfile().map_err(|error| {
-        let folder = std::env::temp_dir();
-        let message = format!("a temporary file in {}: {error}", folder.display());
-        io::Error::new(error.kind(), message)
-    })
+    tempfile::tempfile().map_err(in_folder)
+}
+
+/// Returns an error of a temporary file with its folder, and what to do.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn in_folder(error: io::Error) -> io::Error {
+    let folder = std::env::temp_dir();
+    let message = format!(
+        "a temporary file in {}: {error}; set TMPDIR to a writable folder with 12 bytes of room \
+         for each reference",
+        folder.display()
+    );
+    io::Error::new(error.kind(), message)
 }

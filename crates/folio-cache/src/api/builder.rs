@@ -27,7 +27,7 @@ use crate::rt::flush_pool::FlushPool;
 use crate::rt::in_flight::MemoryWait;
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
-use crate::rt::recorder::Recorder;
+use crate::rt::recorder::{Recorder, USES_ONE_IN};
 use crate::rt::searches::Searches;
 use crate::rt::shim::Mutex;
 use crate::rt::watcher::Descriptors;
@@ -236,8 +236,9 @@ impl<S: Scheme> CacheBuilder<S> {
     }
 
     /// Records the pages that are read and written, for `folio policy`, which finds out the hits of
-    /// each policy and size. One page in `one_in` is recorded, a power of two. For a cache of `n`
-    /// pages, `one_in` up to `n / 1000` estimates its hit ratio within about 1 %.
+    /// each policy and size. One page in `one_in` is recorded, a power of two up to
+    /// [`USES_ONE_IN`](crate::USES_ONE_IN). For a cache of `n` pages, `one_in` up to `n / 1000`
+    /// estimates its hit ratio within about 1 %.
     ///
     /// Each use takes 8 bytes. A thread collects 512 of them, and then calls the writer in the
     /// middle of a read or write: a `File` is good enough. The writer must not use this cache: it
@@ -283,7 +284,8 @@ impl<S: Scheme> CacheBuilder<S> {
     /// - `InvalidInput` if the capacity is less than 2 MiB, or more than the maximum capacity.
     /// - `InvalidInput` if the maximum capacity is more than the memory of the machine.
     /// - `InvalidInput` if the name contains a NUL.
-    /// - `InvalidInput` if one page in a number that is no power of two is to be recorded.
+    /// - `InvalidInput` if one page in a number is to be recorded that is no power of two, or above
+    ///   [`USES_ONE_IN`](crate::USES_ONE_IN).
     /// - `InvalidInput` for a [`Pressure`] with a floor above the capacity, or a rate of 0.
     /// - `OutOfMemory` if the address space has no room.
     /// - The error of the writer that gets the recording.
@@ -382,8 +384,10 @@ fn open_sources(pressure: Pressure, capacity: usize) -> io::Result<Opened> {
 
 /// Returns a recorder of one page in `one_in`.
 fn new_recorder(to: Box<dyn Write + Send>, one_in: u32) -> io::Result<Recorder> {
-    if !one_in.is_power_of_two() {
-        let message = format!("one page in {one_in} cannot be recorded: give a power of two");
+    if !one_in.is_power_of_two() || one_in > USES_ONE_IN {
+        let message = format!(
+            "one page in {one_in} cannot be recorded: give a power of two up to {USES_ONE_IN}"
+        );
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
     Recorder::new(to, one_in)

@@ -132,6 +132,7 @@ pub(crate) fn split_if_subpage<S: Scheme>(
     let part = found.take_if(|(folio, _)| folio.order() > Order::ZERO);
     part.map(drop).is_some_and(|()| {
         let page = (offset / FRAME_SIZE as u64) as u32;
+        mapping.take_back_use(page);
         let mut tries = 1;
         while !split_around(mapping, page) && tries < MAX_TRIES && is_locked(mapping, page) {
             tries += 1;

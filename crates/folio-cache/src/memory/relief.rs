@@ -7,12 +7,18 @@ use folio_ref::Scheme;
 
 use crate::memory::capacity;
 use crate::pressure::decide::{View, pause_if_stuck};
+use crate::rt::watcher::Rest;
 use crate::state::shared::Shared;
 use crate::state::stats::Count;
 
 /// The work of the thread that watches the sources. `events` are the numbers of those that had one.
-pub(crate) fn watch<S: Scheme>(shared: &Shared<S>, events: &[usize]) -> Duration {
-    step(shared, Some(events)).map_or(Duration::MAX, |step| step.pause)
+pub(crate) fn watch<S: Scheme>(shared: &Shared<S>, events: &[usize]) -> Rest {
+    let Some(step) = step(shared, Some(events)) else {
+        return Rest { most: Duration::MAX, ..Rest::default() };
+    };
+    // The event of a source that panicked may not end.
+    let least = if step.has_panicked { pause_if_stuck() } else { Duration::ZERO };
+    Rest { least, most: step.pause }
 }
 
 /// Follows the sources until they ask for no less. Returns the bytes given back.
@@ -33,6 +39,8 @@ struct Step {
     given: usize,
     /// The sources ask for less than this step could give.
     is_partial: bool,
+    /// A source panicked, now or a moment ago.
+    has_panicked: bool,
     pause: Duration,
 }
 
@@ -57,7 +65,8 @@ fn step<S: Scheme>(shared: &Shared<S>, events: Option<&[usize]>) -> Option<Step>
     let counters = &shared.groups.first().counters;
     counters.add(Count::PressureSignals, u64::from(facts.signal));
     if wanted == before {
-        return Some(Step { given: 0, is_partial: false, pause: decision.pause });
+        let pause = decision.pause;
+        return Some(Step { given: 0, is_partial: false, has_panicked: facts.has_panicked, pause });
     }
     let now = capacity::adapt(shared, wanted);
     let given = before.saturating_sub(now);
@@ -65,6 +74,10 @@ fn step<S: Scheme>(shared: &Shared<S>, events: Option<&[usize]>) -> Option<Step>
     counters.add(Count::TakenAgainBytes, now.saturating_sub(before) as u64);
     tracing::debug!(before, wanted, now, used, ?facts, "the capacity follows memory pressure");
     let is_stuck = wanted < before && given == 0;
+    if is_stuck {
+        sensors.stuck();
+    }
     let pause = if is_stuck { pause_if_stuck() } else { decision.pause };
-    Some(Step { given, is_partial: decision.is_partial, pause })
+    let is_partial = decision.is_partial;
+    Some(Step { given, is_partial, has_panicked: facts.has_panicked, pause })
 }

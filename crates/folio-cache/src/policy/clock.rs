@@ -68,6 +68,7 @@ impl Policy for Clock {
     }
 
     fn restore(&mut self, frame: u32) {
+        self.queue.grow(frame + 1);
         if !self.queue.contains(frame) {
             self.queue.push(frame);
         }

@@ -356,6 +356,7 @@ impl HotCold {
         wanted: usize,
         victims: &mut Vec<u32>,
     ) {
+        let wanted = wanted.min(victims.len() + self.places.len());
         self.take_back(frames, MIN_ASIDE_VISITS + ASIDE_VISITS * wanted);
         self.pick(frames, wanted, victims);
         if victims.is_empty() && !self.aside.is_empty() {

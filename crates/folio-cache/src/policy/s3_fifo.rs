@@ -144,7 +144,7 @@ impl S3Fifo {
                 return true;
             }
             FrameState::Evictable(_) => {
-                let lives = (lives + take_uses(frames, frame)).min(MAX_LIVES);
+                let lives = lives.saturating_add(take_uses(frames, frame)).min(MAX_LIVES);
                 if lives > 0 {
                     self.push_main(frame, lives - 1);
                 } else {

@@ -41,6 +41,9 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// The pause after a step that gave back nothing, because all is pinned.
 const STUCK: Duration = Duration::from_millis(50);
 
+/// The time after which a signal is over if its memory cannot be given back.
+const SIGNAL_ENDS: Duration = Duration::from_secs(1);
+
 /// The pause while the capacity may grow.
 const GROWING: Duration = Duration::from_millis(100);
 
@@ -153,12 +156,20 @@ pub(crate) fn decide(rules: &Rules, state: State, view: &View) -> Decision {
     }
     let capacity = if capacity <= view.wanted { capacity } else { down(view.wanted).max(BLOCK) };
     let is_partial = capacity > target && target < view.capacity;
-    Decision { state, capacity, is_partial, pause: pause(view, capacity, is_partial) }
+    let pause = pause(view, floor, capacity, is_partial);
+    Decision { state, capacity, is_partial, pause }
 }
 
 /// Returns the pause after a step that was to give memory back and could not.
 pub(crate) fn pause_if_stuck() -> Duration {
     STUCK
+}
+
+/// Returns the state after a step that was to give memory back and could not. A signal is not kept
+/// for memory that is pinned for long: it was about the memory of that moment.
+pub(crate) fn stuck(state: State, now: Duration) -> State {
+    let is_over = state.signalled.is_none_or(|at| now.saturating_sub(at) >= SIGNAL_ENDS);
+    State { goal: state.goal.filter(|_| !is_over), ..state }
 }
 
 /// Returns the floor in whole blocks: by default a sixteenth of what the user set.
@@ -210,11 +221,13 @@ fn missing(view: &View) -> u64 {
     }
 }
 
-/// Returns the bytes that this step may give back.
+/// Returns the bytes that this step may give back. The first step is one of a second, or a block.
 fn shrinkable(rules: &Rules, state: &State, view: &View) -> u64 {
-    // The first step is one of a second.
-    let time = state.shrunk.map_or(Duration::from_secs(1), |last| view.now.saturating_sub(last));
-    down(at_rate(rules.shrink_rate, time)).min(STEP)
+    let rate = rules.shrink_rate.max(1);
+    let block = Duration::from_nanos((BLOCK * 1_000_000_000).div_ceil(rate));
+    let most = block.max(Duration::from_secs(1));
+    let time = state.shrunk.map_or(most, |last| view.now.saturating_sub(last).min(most));
+    down(at_rate(rate, time)).min(STEP)
 }
 
 /// Returns the bytes of a rate over a time.
@@ -248,8 +261,10 @@ fn grown(rules: &Rules, state: &mut State, view: &View) -> u64 {
 }
 
 /// Returns the time to the next reading.
-fn pause(view: &View, capacity: u64, is_partial: bool) -> Duration {
+fn pause(view: &View, floor: u64, capacity: u64, is_partial: bool) -> Duration {
     let by_room = match view.spare {
+        // There is nothing more to give, however little is free.
+        _ if capacity <= floor => PAUSES.1,
         Some(Spare { bytes, reserve, .. }) => {
             let free = u64::try_from(i128::from(bytes) + i128::from(reserve)).unwrap_or(0);
             Duration::from_micros(free / (FASTEST / 1_000_000))

@@ -79,7 +79,8 @@ impl Pressure {
         self
     }
 
-    /// Sets how fast the capacity shrinks, in bytes per second.
+    /// Sets how fast the capacity shrinks, in bytes per second. After a pause, the first step is as
+    /// large as one of a second, and at least 2 MiB.
     ///
     /// The default is no limit.
     pub fn shrink_rate(mut self, bytes: u64) -> Self {

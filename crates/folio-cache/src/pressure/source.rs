@@ -52,5 +52,7 @@ pub trait PressureSource: fmt::Debug + Send + 'static {
     }
 
     /// Reads the source. `has_event` says that its descriptor had an event.
+    ///
+    /// A source that panics is left out for a second. The other sources are read.
     fn read(&mut self, has_event: bool) -> Reading;
 }

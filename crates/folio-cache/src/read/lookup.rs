@@ -112,8 +112,14 @@ pub(crate) fn find_with_end<S: Scheme>(
     }
 }
 
+/// Returns the page like [`find_or_fill`], and records no use: that of a write is recorded once it
+/// is done.
+///
+/// # Errors
+///
+/// Those of [`find_or_fill`].
 #[cold]
-fn find_slowly<S: Scheme>(
+pub(crate) fn find_slowly<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
     pages: u32,

@@ -28,9 +28,17 @@ const PRIORITY: i32 = -10;
 /// The pause after the work panicked, as a source may.
 const PANIC_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// The work of a watcher: gets the numbers of the descriptors that had an event, and returns the
-/// longest time to wait for the next one.
-pub(crate) type Work<T> = fn(&T, &[usize]) -> Duration;
+/// The work of a watcher: gets the numbers of the descriptors that had an event.
+pub(crate) type Work<T> = fn(&T, &[usize]) -> Rest;
+
+/// The rest between two runs of the work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rest {
+    /// The time for which no event is waited for.
+    pub(crate) least: Duration,
+    /// The longest time to wait for the next event after that.
+    pub(crate) most: Duration,
+}
 
 #[derive(Debug)]
 struct State {
@@ -179,8 +187,10 @@ fn run<T>(work: Work<T>, signal: &Signal, target: &Weak<T>) {
         let Some(target) = target.upgrade() else { return };
         let worked = panic::catch_unwind(AssertUnwindSafe(|| work(&target, &ready)));
         drop(target);
-        back_off(worked.as_ref().map_or(PANIC_BACK_OFF, |_| MIN_PAUSE));
-        most = worked.unwrap_or_default();
+        let rest =
+            worked.unwrap_or_else(|_| Rest { least: PANIC_BACK_OFF, most: Duration::default() });
+        back_off(rest.least.max(MIN_PAUSE));
+        most = rest.most;
     }
 }
 
@@ -198,10 +208,10 @@ mod tests {
         panics: AtomicBool,
     }
 
-    fn work(target: &Target, ready: &[usize]) -> Duration {
+    fn work(target: &Target, ready: &[usize]) -> Rest {
         target.report.lock().send(ready.to_vec()).unwrap();
         assert!(!target.panics.swap(false, Ordering::Relaxed), "as the test wants");
-        Duration::from_hours(1)
+        Rest { most: Duration::from_hours(1), ..Rest::default() }
     }
 
     fn target(panics: bool) -> (Arc<Target>, Receiver<Vec<usize>>) {

@@ -118,6 +118,9 @@ impl<S: Scheme> Mapping<S> {
             length: Mutex::new(()),
         };
         shared.leaves.count_file(mapping.own_bytes());
+        if let Some(recorder) = &shared.recorder {
+            recorder.opened(id);
+        }
         mapping
     }
 
@@ -274,7 +277,14 @@ impl<S: Scheme> Mapping<S> {
         if recorder::is_any()
             && let Some(recorder) = &self.shared.recorder
         {
-            recorder.record(self.owner_data(page));
+            recorder.record(self.id, page);
+        }
+    }
+
+    /// Takes back the use of a page that this thread recorded last: it looks the page up again.
+    pub(crate) fn take_back_use(&self, page: u32) {
+        if let Some(recorder) = &self.shared.recorder {
+            recorder.take_back(self.id, page);
         }
     }
 }

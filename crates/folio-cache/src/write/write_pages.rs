@@ -402,7 +402,7 @@ fn prepare<S: Scheme>(
         Attempt::Fill => {
             // The fill may wait for memory.
             spare.free_all();
-            drop(lookup::find_or_fill(mapping, part.page, 1, Advice::Normal)?);
+            drop(lookup::find_slowly(mapping, part.page, 1, Advice::Normal)?);
         }
         Attempt::Allocate => {
             let missing = missing_pages(mapping, part);

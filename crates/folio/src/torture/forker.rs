@@ -11,7 +11,7 @@ use folio_uring::{ChildEnd, in_child};
 use super::Stage;
 use super::antagonists::pause;
 use super::tally::Tally;
-use super::writer::{compare, failed};
+use super::writer::{close_and_compare, compare, failed};
 
 /// Length of the forker's file in bytes.
 const LENGTH: usize = 1 << 20;
@@ -74,15 +74,14 @@ pub(crate) fn fork<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
             Err(error) => tally.broken(|| format!("fork failed: {error}")),
         }
         if random.u8(..) < 64 {
-            failed(file.flush(), tally);
-            compare(&path, &model, tally);
+            match file.flush() {
+                Ok(()) => compare(&path, &model, tally),
+                error => failed(error, tally),
+            }
         }
         pause(40);
     }
-    if let Err(error) = file.close() {
-        tally.broken(|| format!("closing the forker's file failed: {error}"));
-    }
-    compare(&path, &model, tally);
+    close_and_compare(file, &path, &model, tally);
 }
 
 /// Uses a cache in a child process. Returns the number of a broken rule in [`FOUND`], or 0.

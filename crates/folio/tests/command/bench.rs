@@ -132,3 +132,12 @@ fn a_closed_output_pipe_is_not_an_error() {
     run.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!((run.wait().unwrap().code(), &*errors), (Some(0), ""));
 }
+
+#[test]
+fn a_store_beyond_all_measure_is_refused() {
+    let most = u64::MAX.to_string();
+    for option in ["--latency-ms", "--bandwidth-mib", "--request-us", "--held"] {
+        let error = refused(&folio(["bench", "remote", option, &most]).output().unwrap());
+        assert!(error.contains(option) && error.contains(&most), "{error}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Tests of the command `folio`, started as a separate process.
 
 mod bench;
+mod careless_traces;
 mod policy;
 mod torture;
 

@@ -244,3 +244,42 @@ proptest! {
         prop_assert!(missing(&view) == 0 || capacity == floor(&RULES, &view));
     }
 }
+
+#[test]
+fn a_slow_rate_shrinks_by_a_block_now_and_then() {
+    let rules = Rules { shrink_rate: MIB, ..RULES };
+    let short = |seconds, capacity| View {
+        spare: Some(Spare { bytes: -(100 << 20), reserve: 0, limit: 0 }),
+        ..view(seconds, capacity, capacity)
+    };
+    let first = decide(&rules, State::default(), &short(1, 256));
+    assert_eq!(first.capacity, 254 * MIB, "at least a block");
+    let second = decide(&rules, first.state, &short(2, 254));
+    assert_eq!(second.capacity, 254 * MIB, "a block takes two seconds");
+    let third = decide(&rules, second.state, &short(3, 254));
+    assert_eq!(third.capacity, 252 * MIB);
+    let later = decide(&rules, third.state, &short(3600, 252));
+    assert_eq!(later.capacity, 250 * MIB, "an hour does not save up");
+}
+
+#[test]
+fn a_signal_that_meets_pins_is_over_soon() {
+    let rules = Rules { hold: Duration::ZERO, grow_rate: Some(u64::MAX), ..RULES };
+    let wanted = 1024 * MIB;
+    let pinned = |seconds, signal| View { wanted, signal, ..view(seconds, 1000, 1000) };
+    let mut state = decide(&rules, State::default(), &pinned(1, true)).state;
+    state = stuck(state, Duration::from_secs(1));
+    let soon = View { now: Duration::from_millis(1500), ..pinned(1, false) };
+    let again = decide(&rules, state, &soon);
+    assert!(again.capacity < 1000 * MIB, "pins may last for a moment");
+    state = stuck(again.state, Duration::from_secs(2));
+    let after = decide(&rules, state, &pinned(3, false));
+    assert_eq!(after.capacity, wanted, "the signal is forgotten, and the capacity grows");
+}
+
+#[test]
+fn a_cache_at_its_floor_reads_seldom() {
+    let short =
+        View { spare: Some(Spare { bytes: i64::MIN, reserve: 0, limit: 0 }), ..view(1, 16, 16) };
+    assert_eq!(decide(&RULES, State::default(), &short).pause, GROWING);
+}
