@@ -70,7 +70,7 @@ impl<P: Platform> Slot<P> {
         if !seen.is_empty() || seen.is_locked() || seen.is_closed() || seen.is_absent() {
             return None;
         }
-        // Acquire: pairs with Release in unlock. Release: pairs with Acquire in is_closed.
+        // Acquire: pairs with Release in unlock. Release: pairs with Acquire in is_empty.
         self.value
             .compare_exchange(seen.0, 0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()

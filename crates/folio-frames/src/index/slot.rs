@@ -211,8 +211,8 @@ impl<P: Platform> Slot<P> {
 
     /// Returns `true` if the slot is closed: it is empty, and takes no folio. Racy.
     pub fn is_closed(&self) -> bool {
-        // Acquire: pairs with Release in open and close.
-        self.load(Ordering::Acquire).is_closed()
+        // Relaxed: nothing follows from it. What is done with the slot decides by its own load.
+        self.load(Ordering::Relaxed).is_closed()
     }
 
     /// Returns the slot's frame. `None`: the slot is empty, or its folio is not of `zone`. Racy: no
