@@ -1,9 +1,10 @@
 //! Waiting for a permit of a distant store, while what has the permits goes on.
 //!
 //! A task may hold a future and wait for something else, for another read of the same store
-//! perhaps. The future is not polled then, and its permit never comes back. So while a request waits
-//! for a permit, the flights that have one are looked at now and then. One that is due for a poll,
-//! and was due at the look before, gets a driver: the spawner's, or that of the cache's own thread.
+//! perhaps. The future is not polled then, and its permit never comes back. So while a request
+//! waits for a permit, the flights that have one are looked at now and then. One that is due for a
+//! poll, and was due at the look before, gets a driver: it runs in the spawner, or in a thread of
+//! the cache.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! What one object, and one store, may have of the requests in flight, so that others find some.
+//! The shares of one object and of one store in the requests in flight, so that others find some.
 //!
 //! An object may take what leaves an eighth of all free, or a seventh of what it has then, if that
 //! is less; a store a sixteenth, or a fifteenth. So one that never answers leaves an eighth, a
@@ -32,7 +32,7 @@ impl Amount {
     }
 }
 
-/// What an object and its store have.
+/// The amounts of an object and of its store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) object: Amount,

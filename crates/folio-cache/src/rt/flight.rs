@@ -10,8 +10,8 @@
 //! - **A poll that finds the future locked** leaves a mark. The thread with the lock wakes all
 //!   waiters after it has unlocked: one that is polled may be the only one that ever will be.
 //! - **The end** stores the result, then wakes all. Each waiter looks at the shared result.
-//! - **A flight is stuck** if it was woken and no waiter has polled it for a while: their task waits
-//!   for something else. Then another task can drive it ([`MaybeStuck`]).
+//! - **A flight is stuck** if it was woken and no waiter has polled it for a while: their task
+//!   waits for something else. Then another task can drive it ([`MaybeStuck`]).
 //!
 //! No waker is called and no user's value dropped under a lock. Panics of both are caught.
 

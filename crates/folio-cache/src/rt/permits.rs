@@ -33,7 +33,7 @@ pub(crate) type Store = (&'static str, u64);
 /// The flight of a holder.
 type Holder = Weak<dyn MaybeStuck>;
 
-/// The objects of a store whose next waiters are looked at for one permit.
+/// The objects of a store of which the next waiters are looked at for one permit.
 const LOOKS: usize = 16;
 
 struct Queued {
@@ -42,14 +42,14 @@ struct Queued {
     holder: Holder,
 }
 
-/// What the requests for an object have, and those that wait.
+/// The amount that the requests for an object have, and those that wait.
 #[derive(Default)]
 struct OfObject {
     held: Amount,
     queue: BTreeMap<Place, Queued>,
 }
 
-/// What the requests for a store have.
+/// The amounts that the requests for a store have.
 #[derive(Default)]
 struct OfStore {
     held: Amount,
@@ -82,7 +82,7 @@ struct State {
     next: u64,
     waiting: usize,
     stores: BTreeMap<Store, OfStore>,
-    /// What was granted to waiters that have not looked yet: the weights.
+    /// The weights granted to waiters that have not looked yet.
     granted: BTreeMap<Place, usize>,
     /// The flights that have a permit, by the number of the permit.
     holders: BTreeMap<u64, Holder>,
