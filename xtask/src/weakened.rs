@@ -30,7 +30,7 @@ const FILES: [&str; 12] = [
 ];
 
 /// Operations that no test notices: a part of the file and the line, and why it stays.
-const EXPLAINED: [(&str, &str, &str); 9] = [
+const EXPLAINED: [(&str, &str, &str); 8] = [
     (
         "futex_lock.rs",
         "word.load",
@@ -69,13 +69,6 @@ const EXPLAINED: [(&str, &str, &str); 9] = [
         "mapping.len.store(unwritten",
         "a gap: a reader between two lengths, beside a write; 300,000 random executions do not \
          show it",
-    ),
-    (
-        "refresh.rs",
-        "fence(Ordering::SeqCst); // of a growth",
-        "a gap: the test of an append by another program noticed it on 28 November; something that \
-         came since gives the same edge, and was not found: without any fence 190,000 executions \
-         pass",
     ),
 ];
 

@@ -180,7 +180,7 @@ fn set_len<S: Scheme>(mapping: &Mapping<S>, new: u64) -> Result<(), u64> {
         // The old last page ends with zeroes where there are bytes now. It goes before any reader
         // may see the new length. SeqCst, the fence in fill: a fill that this visit does not see
         // reads the file after its length was asked for, so it gets the new bytes.
-        fence(Ordering::SeqCst); // of a growth
+        fence(Ordering::SeqCst);
         let last = old / FRAME_SIZE as u64;
         drop_pages::drop_clean_pages_from(mapping, last);
         let slot = u32::try_from(last).ok().and_then(|page| mapping.index.get(page));
