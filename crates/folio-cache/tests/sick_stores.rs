@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::{Distant, DistantFault};
-use folio_cache::{BoxFuture, Bytes, Cache, File, Key};
+use folio_cache::{Advice, BoxFuture, Bytes, Cache, File, Key};
 use pollster::block_on;
 
 const PAGE: usize = 4096;
@@ -105,4 +105,28 @@ fn several_stores_that_hang_leave_some_of_both() {
     assert_reads(&cache, "healthy");
     drop(reads);
     end(&cache, files);
+}
+
+/// Where all answer, a read that waits for others is one request all the same.
+#[test]
+fn reads_that_wait_for_one_another_are_not_split() {
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let objects: Vec<Arc<Distant>> = (0..16)
+        .map(|name| {
+            let key = Key::new("store", u64::to_le_bytes(name));
+            let distant = Distant::new(&vec![7; MIB]).with_key(key);
+            Arc::new(distant.with_latency(Duration::from_millis(30)))
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for object in &objects {
+            let file = cache.open_async(object.clone()).unwrap().with_advice(Advice::Random);
+            scope.spawn(move || {
+                assert_eq!(file.bytes(0, MIB / 2).unwrap(), vec![7; MIB / 2]);
+            });
+        }
+    });
+    for object in &objects {
+        assert_eq!(object.requests(), vec![0..MIB as u64 / 2]);
+    }
 }

@@ -44,9 +44,16 @@ fn leaves_enough(all: usize, free: usize, held: usize, part: usize) -> bool {
     free >= (all / part).min(held / (part - 1)) || broken!("store-takes-all")
 }
 
-/// Returns the weight that one more request may have, up to `wanted`: less only if its object has
-/// nothing in flight that it could wait for. Returns `None` if the request has to wait.
-pub(super) fn allowed(all: Amount, free: Amount, held: Held, wanted: usize) -> Option<usize> {
+/// Returns the weight that one more request may have, up to `wanted`. It is less only if that
+/// `may_be_less`, and its object has nothing in flight that it could wait for. Returns `None` if
+/// the request has to wait.
+pub(super) fn allowed(
+    all: Amount,
+    free: Amount,
+    held: Held,
+    wanted: usize,
+    may_be_less: bool,
+) -> Option<usize> {
     let requests = free.requests.checked_sub(1)?;
     let fits = leaves_enough(all.requests, requests, held.object.requests + 1, OBJECT_PART)
         && leaves_enough(all.requests, requests, held.store.requests + 1, STORE_PART);
@@ -61,7 +68,7 @@ pub(super) fn allowed(all: Amount, free: Amount, held: Held, wanted: usize) -> O
     if wanted == 0 || fits(wanted) {
         return Some(wanted);
     }
-    if held.object.weight > 0 {
+    if !may_be_less || held.object.weight > 0 {
         return None;
     }
     // The more it takes, the less it leaves.
@@ -105,7 +112,7 @@ mod tests {
                     store.weight += held.weight;
                 }
             }
-            let weight = allowed(ALL, self.free, Held { object, store }, wanted)?;
+            let weight = allowed(ALL, self.free, Held { object, store }, wanted, true)?;
             self.held[hog].add(weight);
             self.free.remove(weight);
             Some(weight)
@@ -141,7 +148,7 @@ mod tests {
         }
         assert!(hogs.free.requests >= 64 || hogs.free.weight >= 256, "{:?}", hogs.free);
         let none = Held { object: Amount::default(), store: Amount::default() };
-        assert_eq!(allowed(ALL, hogs.free, none, 100), Some(100));
+        assert_eq!(allowed(ALL, hogs.free, none, 100, false), Some(100));
     }
 
     #[test]
@@ -167,7 +174,7 @@ mod tests {
             let all = Amount { requests: most, weight: most };
             let mut held = Held { object: Amount::default(), store: Amount::default() };
             let mut free = all;
-            while let Some(weight) = allowed(all, free, held, 1) {
+            while let Some(weight) = allowed(all, free, held, 1, false) {
                 held.object.add(weight);
                 held.store.add(weight);
                 free.remove(weight);

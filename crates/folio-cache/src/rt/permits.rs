@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use folio_ref::broken;
 
@@ -32,6 +33,10 @@ pub(crate) type Store = (&'static str, u64);
 
 /// The flight of a holder.
 type Holder = Weak<dyn MaybeStuck>;
+
+/// The age of the oldest request in flight from which on another may get less weight than it wants:
+/// what it would wait for may never come. Before that it waits, as two requests cost more than one.
+const OLD_AFTER: Duration = Duration::from_secs(1);
 
 /// The objects of a store of which the next waiters are looked at for one permit.
 const LOOKS: usize = 16;
@@ -84,8 +89,9 @@ struct State {
     stores: BTreeMap<Store, OfStore>,
     /// The weights granted to waiters that have not looked yet.
     granted: BTreeMap<Place, usize>,
-    /// The flights that have a permit, by the number of the permit.
-    holders: BTreeMap<u64, Holder>,
+    /// The flights that have a permit, and since when. By the number of the permit: the oldest
+    /// come first, or nearly.
+    holders: BTreeMap<u64, (Holder, Instant)>,
     /// There is a watch.
     is_watched: bool,
 }
@@ -94,11 +100,12 @@ impl State {
     /// Takes a permit if there is one. Returns its weight. A weight above the limit passes alone.
     fn take(&mut self, (store, object): Target, weight: usize, most: &Most) -> Option<usize> {
         let weight = weight.min(most.all.weight);
+        let may_be_less = self.is_any_old();
         let of_store = self.stores.entry(store).or_default();
         let of_object = of_store.objects.entry(object).or_default();
         let weight = if most.leave_some {
             let held = Held { object: of_object.held, store: of_store.held };
-            fair_share::allowed(most.all, self.free, held, weight)?
+            fair_share::allowed(most.all, self.free, held, weight, may_be_less)?
         } else {
             (self.free.requests > 0 && self.free.weight >= weight).then_some(weight)?
         };
@@ -106,6 +113,12 @@ impl State {
         of_store.held.add(weight);
         self.free.remove(weight);
         Some(weight)
+    }
+
+    /// Returns `true` if a request in flight is old. No time passes under shuttle.
+    fn is_any_old(&self) -> bool {
+        let mut holders = self.holders.values().take(LOOKS);
+        !cfg!(shuttle) && holders.any(|(_, since)| since.elapsed() >= OLD_AFTER)
     }
 
     fn put(&mut self, number: u64, (store, object): Target, weight: usize) {
@@ -172,7 +185,7 @@ impl State {
             let Some((place, target, weight)) = granted else { break };
             let queued = self.unqueue(target, place).expect("it is the first of its object");
             self.granted.insert(place, weight);
-            self.holders.insert(place.1, queued.holder);
+            self.holders.insert(place.1, (queued.holder, Instant::now()));
             wakers.extend(queued.waker);
         }
         wakers
@@ -252,8 +265,8 @@ impl Permits {
 
     /// Returns drivers of the flights that have a permit and no driver.
     pub(crate) fn drivers(&self, when: When) -> Vec<Task<()>> {
-        let holders: Vec<_> =
-            self.state.lock().holders.values().filter_map(Weak::upgrade).collect();
+        let upgrade = |(holder, _): &(Holder, Instant)| holder.upgrade();
+        let holders: Vec<_> = self.state.lock().holders.values().filter_map(upgrade).collect();
         holders.into_iter().filter_map(|holder| holder.driver(when)).collect()
     }
 
@@ -289,7 +302,7 @@ impl Acquire {
         if !state.has_earlier(self.target, place)
             && let Some(weight) = state.take(self.target, self.weight, &self.permits.most)
         {
-            state.holders.insert(number, Weak::clone(&self.holder));
+            state.holders.insert(number, (Weak::clone(&self.holder), Instant::now()));
             return Poll::Ready(self.permit(number, weight));
         }
         let (weight, holder) = (self.weight, Weak::clone(&self.holder));
@@ -401,7 +414,10 @@ impl Watch {
             self.0 = Weak::new();
             return None;
         }
+        // One may be old by now.
+        let wakers = state.grant(&permits.most);
         drop(state);
+        wake(wakers);
         Some(permits.drivers(When::Stuck))
     }
 }
