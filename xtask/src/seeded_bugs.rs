@@ -145,7 +145,7 @@ fn try_one(broken: Option<&str>, check: Check) -> Result<Trial, Failure> {
 /// Returns cargo with these arguments, for builds that have all seeded bugs.
 fn with_bugs(arguments: &str, check: Check) -> Command {
     let (flags, folder) = match check {
-        Check::Shuttle | Check::CacheShuttle => {
+        Check::FramesShuttle | Check::CacheShuttle => {
             ("--cfg broken --cfg shuttle", "seeded-bugs/shuttle")
         }
         Check::Loom => ("--cfg broken --cfg loom", "seeded-bugs/loom"),
