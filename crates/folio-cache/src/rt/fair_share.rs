@@ -52,7 +52,7 @@ pub(super) fn allowed(
     free: Amount,
     held: Held,
     wanted: usize,
-    may_be_less: bool,
+    may_be_less: impl FnOnce() -> bool,
 ) -> Option<usize> {
     let requests = free.requests.checked_sub(1)?;
     let fits = leaves_enough(all.requests, requests, held.object.requests + 1, OBJECT_PART)
@@ -68,7 +68,7 @@ pub(super) fn allowed(
     if wanted == 0 || fits(wanted) {
         return Some(wanted);
     }
-    if !may_be_less || held.object.weight > 0 {
+    if held.object.weight > 0 || !may_be_less() {
         return None;
     }
     // The more it takes, the less it leaves.
@@ -112,7 +112,7 @@ mod tests {
                     store.weight += held.weight;
                 }
             }
-            let weight = allowed(ALL, self.free, Held { object, store }, wanted, true)?;
+            let weight = allowed(ALL, self.free, Held { object, store }, wanted, || true)?;
             self.held[hog].add(weight);
             self.free.remove(weight);
             Some(weight)
@@ -148,7 +148,7 @@ mod tests {
         }
         assert!(hogs.free.requests >= 64 || hogs.free.weight >= 256, "{:?}", hogs.free);
         let none = Held { object: Amount::default(), store: Amount::default() };
-        assert_eq!(allowed(ALL, hogs.free, none, 100, false), Some(100));
+        assert_eq!(allowed(ALL, hogs.free, none, 100, || false), Some(100));
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             let all = Amount { requests: most, weight: most };
             let mut held = Held { object: Amount::default(), store: Amount::default() };
             let mut free = all;
-            while let Some(weight) = allowed(all, free, held, 1, false) {
+            while let Some(weight) = allowed(all, free, held, 1, || false) {
                 held.object.add(weight);
                 held.store.add(weight);
                 free.remove(weight);

@@ -38,8 +38,19 @@ type Holder = Weak<dyn MaybeStuck>;
 /// what it would wait for may never come. Before that it waits, as two requests cost more than one.
 const OLD_AFTER: Duration = Duration::from_secs(1);
 
-/// The objects of a store of which the next waiters are looked at for one permit.
+/// The objects of a store of which the next waiters are looked at for one permit, and the requests
+/// in flight of which the age is.
 const LOOKS: usize = 16;
+
+/// The flights that have a permit, and since when. By the number of the permit: the oldest come
+/// first, or nearly.
+type Holders = BTreeMap<u64, (Holder, Instant)>;
+
+/// Returns `true` if a request in flight is old. No time passes under shuttle.
+fn is_any_old(holders: &Holders) -> bool {
+    let mut first = holders.values().take(LOOKS);
+    !cfg!(shuttle) && first.any(|(_, since)| since.elapsed() >= OLD_AFTER)
+}
 
 struct Queued {
     weight: usize,
@@ -89,9 +100,7 @@ struct State {
     stores: BTreeMap<Store, OfStore>,
     /// The weights granted to waiters that have not looked yet.
     granted: BTreeMap<Place, usize>,
-    /// The flights that have a permit, and since when. By the number of the permit: the oldest
-    /// come first, or nearly.
-    holders: BTreeMap<u64, (Holder, Instant)>,
+    holders: Holders,
     /// There is a watch.
     is_watched: bool,
 }
@@ -100,12 +109,11 @@ impl State {
     /// Takes a permit if there is one. Returns its weight. A weight above the limit passes alone.
     fn take(&mut self, (store, object): Target, weight: usize, most: &Most) -> Option<usize> {
         let weight = weight.min(most.all.weight);
-        let may_be_less = self.is_any_old();
         let of_store = self.stores.entry(store).or_default();
         let of_object = of_store.objects.entry(object).or_default();
         let weight = if most.leave_some {
             let held = Held { object: of_object.held, store: of_store.held };
-            fair_share::allowed(most.all, self.free, held, weight, may_be_less)?
+            fair_share::allowed(most.all, self.free, held, weight, || is_any_old(&self.holders))?
         } else {
             (self.free.requests > 0 && self.free.weight >= weight).then_some(weight)?
         };
@@ -113,12 +121,6 @@ impl State {
         of_store.held.add(weight);
         self.free.remove(weight);
         Some(weight)
-    }
-
-    /// Returns `true` if a request in flight is old. No time passes under shuttle.
-    fn is_any_old(&self) -> bool {
-        let mut holders = self.holders.values().take(LOOKS);
-        !cfg!(shuttle) && holders.any(|(_, since)| since.elapsed() >= OLD_AFTER)
     }
 
     fn put(&mut self, number: u64, (store, object): Target, weight: usize) {
@@ -311,7 +313,7 @@ impl Acquire {
         Poll::Pending
     }
 
-    /// Looks whether a permit was granted since.
+    /// Returns the permit if it was granted since. Otherwise keeps the new waker, and waits.
     fn look(&mut self, place: Place, waker: Waker) -> Poll<Permit> {
         let mut state = self.permits.state.lock();
         if let Some(weight) = state.granted.remove(&place) {
