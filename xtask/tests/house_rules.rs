@@ -19,6 +19,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/folio-frames/src/zone/folio.rs",
     "crates/folio-frames/src/moving/hotplug.rs",
     "crates/folio-frames/src/memmap/memmap.rs",
+    "crates/folio-frames/src/base/prefetch.rs",
     "crates/folio-frames/src/base/racy_copy.rs",
     "crates/folio-frames/src/base/string_copy.rs",
     "crates/folio-frames/src/index/lock.rs",

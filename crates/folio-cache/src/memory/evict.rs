@@ -6,7 +6,8 @@
 //!
 //! A thread takes a batch of victims, and frees their folios together: the lock of the policy is
 //! taken once for all, and that of the thread's free lists once. Before the first is evicted, the
-//! slots of all are looked up: these are loads from memory that do not wait for each other.
+//! cache lines of the slots of all are requested: these are loads from memory that do not wait for
+//! each other.
 //!
 //! | step | for | if it fails |
 //! | --- | --- | --- |
@@ -133,7 +134,11 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         self.mappings.clear();
         self.mappings.extend(last);
         let mut folio = NO_FRAMES;
-        for victim in victims {
+        for (n, victim) in victims.iter().enumerate() {
+            if n == 1 {
+                // The mapping of the first one is known: mostly that of all.
+                self.prefetch(&victims[n..]);
+            }
             let follows = victim.is_folio_cold && (folio.start..folio.end).contains(&victim.pfn);
             let found =
                 if follows { Found::Follows(victim.pfn) } else { self.candidate(victim.pfn) };
@@ -151,6 +156,29 @@ impl<'c, S: Scheme> Evictor<'c, S> {
             return head;
         }
         frames_of(head, order).find(|&pfn| self.page(pfn).is_some()).unwrap_or(head)
+    }
+
+    /// Requests the cache lines of the slots of some victims, and those that tell if their leaves
+    /// have other pages, as far as they are of the mapping that was found last.
+    fn prefetch(&self, victims: &[Victim]) {
+        let Some(mapping) = self.mappings.last() else { return };
+        let gives_back = gives_back_leaves(self.shared);
+        for victim in victims {
+            // The pages of a large folio have neighbouring slots. A policy may name any frame.
+            let seen = match self.shared.zone().peek_around(victim.pfn) {
+                Some((_, seen)) if seen.order == Order::ZERO => seen,
+                _ => continue,
+            };
+            let (id, page) = split_owner_data(seen.owner_data);
+            if id == mapping.id
+                && let Some(slot) = mapping.index.get(page)
+            {
+                slot.prefetch();
+                if gives_back {
+                    mapping.index.prefetch_to_give_back(&self.shared.leaves, id, page);
+                }
+            }
+        }
     }
 
     /// Finds the page in a frame. Reads the descriptor and the slot.
@@ -279,10 +307,14 @@ fn evict_slot<S: Scheme>(
 /// Closes the leaf of a page that was evicted, if it has no other page. All indexes may be so small
 /// that it stays.
 fn give_back_leaf<S: Scheme>(mapping: &Mapping<S>, page: u32) {
-    let shared = &mapping.shared;
-    if shared.leaves.bytes() > shared.capacity() / KEPT_SHARE {
+    if gives_back_leaves(&mapping.shared) {
         mapping.give_back_leaf(page);
     }
+}
+
+/// Returns `true` if the indexes have so much memory that leaves without pages are closed.
+fn gives_back_leaves<S: Scheme>(shared: &Shared<S>) -> bool {
+    shared.leaves.bytes() > shared.capacity() / KEPT_SHARE
 }
 
 /// Evicts a page that the policy did not choose, unless it is pinned or dirty. Returns `true` if

@@ -179,6 +179,11 @@ pub(crate) fn try_make_slot<S: Scheme>(
     mapping: &Mapping<S>,
     page: u32,
 ) -> Result<&Slot<S>, NoRoom> {
+    mapping.index.get_open(page).map_or_else(|| make_slot(mapping, page), Ok)
+}
+
+#[inline(never)]
+fn make_slot<S: Scheme>(mapping: &Mapping<S>, page: u32) -> Result<&Slot<S>, NoRoom> {
     let pages = mapping.len().div_ceil(FRAME_SIZE as u64);
     let shared = &mapping.shared;
     let room =

@@ -102,6 +102,12 @@ impl<S: Scheme> Index<S> {
         }
     }
 
+    /// Returns the slot of a page, if its leaf is open.
+    #[inline]
+    pub(crate) fn get_open(&self, page: u32) -> Option<&Slot<S>> {
+        self.get(page).filter(|slot| !slot.is_closed())
+    }
+
     /// Returns slots of neighbouring pages, from a page on, at most `most`. They may be closed, and
     /// there may be none although the next page has one.
     #[inline]
@@ -160,9 +166,7 @@ impl<S: Scheme> Index<S> {
         pages: u64,
         room: &IndexRoom<'_, S>,
     ) -> Result<&Slot<S>, NoRoom> {
-        if let Some(slot) = self.get(page)
-            && !slot.is_closed()
-        {
+        if let Some(slot) = self.get_open(page) {
             return Ok(slot);
         }
         if (page as usize) < FIRST {
@@ -236,6 +240,17 @@ impl<S: Scheme> Index<S> {
         let owner = LeafOwner { mapping, first: page - (slot % LEAF) as u32 };
         if !has_pages(leaves, owner, range, slot) {
             range.lock().close(slot / LEAF);
+        }
+    }
+
+    /// Requests the cache lines that [`give_back`](Self::give_back) will read.
+    #[inline]
+    pub(crate) fn prefetch_to_give_back(&self, leaves: &Leaves<S>, mapping: u32, page: u32) {
+        let Some((range, slot)) = self.place(page) else { return };
+        let in_leaf = slot % LEAF;
+        let owner = LeafOwner { mapping, first: page - in_leaf as u32 };
+        if let Some(slot) = range.get(slot - in_leaf + leaves.used_slot(owner)) {
+            slot.prefetch();
         }
     }
 

@@ -55,6 +55,18 @@ fn are_alike(one: u64, other: u64) -> bool {
     (one ^ other) as u32 & !(TOLD as u32) == 0
 }
 
+/// Returns `true` if two numbers are alike and their first pages less than a region apart, by one
+/// comparison. The first page and the last one of the largest file are neighbours here.
+#[inline(always)]
+fn are_near(one: u64, other: u64) -> bool {
+    const MOST: u32 = REGION - 1;
+    let difference = (one | TOLD).wrapping_sub(other | TOLD);
+    // The pages come to the low half, where the difference is not negative any more. The high half
+    // is 0 if the rest is alike.
+    let turned = difference.wrapping_add(u64::from(MOST) << u32::BITS).rotate_left(u32::BITS);
+    turned <= u64::from(2 * MOST)
+}
+
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line {
@@ -114,9 +126,7 @@ impl LoneMisses {
 impl Line {
     /// Returns the untold misses near another one, or `None` if none is near it.
     fn tell_near(&self, packed: u64) -> Option<Untold> {
-        let is_near = |other: u64| {
-            are_alike(other, packed) && first_page(other).abs_diff(first_page(packed)) < REGION
-        };
+        let is_near = |other: u64| are_near(other, packed);
         let misses = self.misses.each_ref().map(|place| place.load(Ordering::Relaxed));
         // All of them, without a branch for each: most misses are lone.
         if !misses.iter().fold(false, |is_any, &other| is_any | is_near(other)) {
@@ -179,6 +189,28 @@ mod tests {
         assert_eq!(record(&misses, 1, 999), Some(vec![]), "backward");
         let several = Miss { file: 1, first: 1003, pages: 4 };
         assert_eq!(misses.record(several), None, "a reader of another kind");
+    }
+
+    #[test]
+    fn misses_are_near_that_are_alike_and_less_than_a_region_apart() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut near = 0;
+        for _ in 0..100_000 {
+            let mut miss = || Miss {
+                file: random.u32(..2),
+                first: 1000 + random.u32(..2 * REGION),
+                pages: random.u8(1..3),
+            };
+            let (one, other) = (miss(), miss());
+            let is_near = (one.file, one.pages) == (other.file, other.pages)
+                && one.first.abs_diff(other.first) < REGION;
+            let told = random.u64(..2) * TOLD;
+            let answer = are_near(one.pack() | told, other.pack());
+            assert_eq!(answer, is_near, "{one:?} and {other:?}: seed {seed}");
+            near += u32::from(is_near);
+        }
+        assert!(near > 9999, "{near} of 100000");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod ids;
 pub(crate) mod lock_api_04;
 pub(crate) mod migrate_type;
 pub(crate) mod platform;
+pub(crate) mod prefetch;
 pub(crate) mod racy_copy;
 pub(crate) mod seeded_bugs;
 #[cfg(all(target_arch = "x86_64", not(miri), not(shuttle)))]

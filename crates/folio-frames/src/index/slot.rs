@@ -46,6 +46,7 @@ use folio_ref::Refused;
 
 use crate::base::ids::{Order, Pfn};
 use crate::base::platform::Platform;
+use crate::base::prefetch::prefetch;
 use crate::base::seeded_bugs::{no_recheck, same_version};
 use crate::base::sync::AtomicU64;
 use crate::base::trace::Event;
@@ -200,6 +201,13 @@ impl<P: Platform> Slot<P> {
             }
             Refused::Frozen => Lookup::Moved,
         }
+    }
+
+    /// Requests the cache line of the slot: a caller that will look at several slots waits for them
+    /// together. A hint, which does nothing on processors other than x86-64.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        prefetch(self);
     }
 
     /// Returns `true` if the slot is empty. Racy.
