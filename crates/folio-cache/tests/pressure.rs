@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{assert_nothing_leaked, file_of};
 use folio_cache::policy::{Clock, FrameState, Frames, Policy};
+use folio_cache::testing::Memory;
 use folio_cache::{Backing, CACHED, Cache, CacheBuilder, FileId, Version};
 use folio_frames::{MigrateError, Watermarks};
 use folio_ref::{Scheme, schemes};
@@ -254,6 +255,25 @@ fn a_miss_takes_a_frame_that_its_own_thread_evicted() {
     assert_eq!(cache.stats().direct_reclaims, 0);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// A policy of a scan may keep most frames for other pages.
+#[test]
+fn the_time_of_uses_advances_where_pages_come_into_few_frames() {
+    const PAGE: u64 = 4096;
+    const PAGES: u64 = 20_000;
+    let cache = Cache::new(16 << 20).unwrap();
+    let memory = Memory::new(&[]);
+    memory.set_len(PAGES * PAGE).unwrap();
+    let file = cache.open_backing(Arc::new(memory)).unwrap();
+    let zone = cache.frames().zone();
+    let before = zone.uses_now();
+    for page in 0..PAGES {
+        file.read_exact_at(&mut [0; 8], page * PAGE).unwrap();
+    }
+    let (passed, units) = (zone.uses_now() - before, PAGES as u32 / zone.uses_unit());
+    // The last pages may wait for their report.
+    assert!(passed >= units - 4, "{passed} of {units}");
 }
 
 #[test]

@@ -227,6 +227,26 @@ fn uses_are_counted_up_to_three() {
     assert_all_free(zone);
 }
 
+/// Neither allocations nor hits on a hot page move it.
+#[test]
+fn the_time_of_uses_advances_when_it_is_told() {
+    let arena = arena::<DefaultScheme>(1);
+    let zone = arena.zone();
+    assert_eq!(zone.uses_unit(), 16, "a 32nd of 512 frames");
+    let folio = frozen(zone).init();
+    let before = zone.uses_now();
+    _ = folio.set_referenced();
+    let used = zone.uses_now();
+    (0..70).for_each(|_| zone.advance_uses());
+    drop((0..16).map(|_| frozen(zone)).collect::<Vec<_>>());
+    assert_eq!(zone.uses_now() - used, 70);
+    let uses = zone.take_uses(folio.pfn()).unwrap();
+    assert_eq!((uses.count, uses.age), (1, 70 % 64));
+    assert!(used - before <= 1, "at most for its first use");
+    drop(folio);
+    assert_all_free(zone);
+}
+
 #[test]
 fn the_first_use_of_a_readahead_page_reports_its_marker() {
     let arena = arena::<DefaultScheme>(1);

@@ -330,6 +330,7 @@ impl<S: Scheme> CacheBuilder<S> {
                 policies: vec![Some(policy)],
                 taker,
                 named: Vec::new(),
+                arrived: 0,
             })),
             arrivals,
             sweep: AtomicU32::new(0),

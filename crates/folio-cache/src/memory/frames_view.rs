@@ -145,7 +145,7 @@ pub(crate) fn insert_all<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]) {
     match shared.arrivals.add(entries()) {
         Added::Waits => {}
         Added::Due => report_if_free(shared),
-        Added::NoRoom => with_own_reported(shared, pages[0].1, |policy, frames| {
+        Added::NoRoom => with_own_reported(shared, pages, |policy, frames| {
             for (frame, owner_data) in entries() {
                 policy.insert(frames, frame, owner_data);
             }
@@ -159,7 +159,7 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
     if pages.is_empty() {
         return;
     }
-    with_own_reported(shared, pages[0].1, |policy, frames| {
+    with_own_reported(shared, pages, |policy, frames| {
         for &(pfn, owner_data) in pages {
             policy.insert_advised(frames, frame(shared, pfn), owner_data, advice);
         }
@@ -170,22 +170,35 @@ pub(crate) fn insert_advised<S: Scheme>(shared: &Shared<S>, pages: &[(Pfn, u64)]
 #[cold]
 fn report_if_free<S: Scheme>(shared: &Shared<S>) {
     if let Some(mut chooser) = shared.policy.try_lock() {
-        let Chooser { policies, taker, .. } = &mut *chooser;
-        shared.arrivals.take_own(taker, inserting(shared, policies));
+        let Chooser { policies, taker, arrived, .. } = &mut *chooser;
+        shared.arrivals.take_own(taker, inserting(shared, policies, arrived));
     }
 }
 
-/// Calls `act` with the policy of a page. All policies are informed of this thread's new pages.
+/// Calls `act` with the policy of new pages of a file, to insert them. All policies are informed of
+/// this thread's new pages before.
 #[cold]
 fn with_own_reported<S: Scheme>(
     shared: &Shared<S>,
-    owner_data: u64,
+    pages: &[(Pfn, u64)],
     act: impl FnOnce(&mut dyn Policy, &dyn Frames),
 ) {
     let mut chooser = lock_soon(&shared.policy);
-    let Chooser { policies, taker, .. } = &mut *chooser;
-    shared.arrivals.take_own(taker, inserting(shared, policies));
-    with_policy(shared, policies, policy_of(shared, owner_data), act);
+    let Chooser { policies, taker, arrived, .. } = &mut *chooser;
+    shared.arrivals.take_own(taker, inserting(shared, policies, arrived));
+    with_policy(shared, policies, policy_of(shared, pages[0].1), act);
+    count_arrivals(shared, arrived, pages.len() as u32);
+}
+
+/// Advances the time of uses with the pages that come.
+#[inline]
+fn count_arrivals<S: Scheme>(shared: &Shared<S>, arrived: &mut u32, pages: u32) {
+    *arrived += pages;
+    let unit = shared.zone().uses_unit();
+    while *arrived >= unit {
+        *arrived -= unit;
+        shared.zone().advance_uses();
+    }
 }
 
 /// Calls `act` with the policies, which are informed of the new pages of all threads.
@@ -194,8 +207,8 @@ fn with_all_reported<S: Scheme>(
     act: impl FnOnce(&mut Vec<Option<Box<dyn Policy>>>),
 ) {
     let mut chooser = lock_soon(&shared.policy);
-    let Chooser { policies, taker, .. } = &mut *chooser;
-    shared.arrivals.take_all(taker, inserting(shared, policies));
+    let Chooser { policies, taker, arrived, .. } = &mut *chooser;
+    shared.arrivals.take_all(taker, inserting(shared, policies, arrived));
     act(policies);
 }
 
@@ -203,8 +216,10 @@ fn with_all_reported<S: Scheme>(
 fn inserting<S: Scheme>(
     shared: &Shared<S>,
     policies: &mut [Option<Box<dyn Policy>>],
+    arrived: &mut u32,
 ) -> impl FnMut(u32, u64) {
     move |frame, owner_data| {
+        count_arrivals(shared, arrived, 1);
         with_policy(shared, policies, policy_of(shared, owner_data), |policy, frames| {
             policy.insert(frames, frame, owner_data);
         });
@@ -233,10 +248,10 @@ pub(super) fn pick_victims<S: Scheme>(
     evicted: &[(Pfn, u64)],
 ) -> Victims {
     let mut chooser = lock_soon(&shared.policy);
-    let Chooser { policies, taker, named } = &mut *chooser;
+    let Chooser { policies, taker, named, arrived } = &mut *chooser;
     inform_of_evicted(shared, policies, evicted);
-    shared.arrivals.take_own(taker, inserting(shared, policies));
-    shared.arrivals.take_old(taker, inserting(shared, policies));
+    shared.arrivals.take_own(taker, inserting(shared, policies, arrived));
+    shared.arrivals.take_old(taker, inserting(shared, policies, arrived));
     named.clear();
     let mut pick = |policies: &mut [Option<Box<dyn Policy>>]| {
         with_policy(shared, policies, number, |policy, frames| {
@@ -245,7 +260,7 @@ pub(super) fn pick_victims<S: Scheme>(
         })
     };
     if pick(policies) == Some(true)
-        && shared.arrivals.take_all(taker, inserting(shared, policies)) > 0
+        && shared.arrivals.take_all(taker, inserting(shared, policies, arrived)) > 0
     {
         pick(policies);
     }

@@ -307,8 +307,8 @@ impl HotCold {
         }
     }
 
-    /// Inserts a page into the queue or among the hot ones.
-    fn put(&mut self, frames: &(impl Frames + ?Sized), frame: u32, page: u64) {
+    /// Inserts a page, which came at the time `now`, into the queue or among the hot ones.
+    fn put(&mut self, frames: &(impl Frames + ?Sized), frame: u32, page: u64, now: u32) {
         self.count_new();
         self.queue_share.adapt(frames.is_ahead(frame));
         let ghost = self.ghosts.take(page, self.now, REMEMBERED);
@@ -318,7 +318,7 @@ impl HotCold {
             return;
         }
         self.set(frame, Place::Unknown);
-        self.used[frame as usize] = frames.now() as u8;
+        self.used[frame as usize] = now as u8;
         if self.plan == Plan::LastUse {
             return self.heat(frame, 0);
         }
@@ -342,10 +342,14 @@ impl HotCold {
 
     /// Puts a page in, and follows the plan that the trials choose.
     fn come(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        let Some(mut trials) = self.trials.take() else { return self.put(frames, frame, page) };
-        self.put(&trials.sample.watch(frames), frame, page);
-        let plan = trials.inserted(frames, frame, page);
-        self.set_plan(plan);
+        let now = frames.now();
+        let Some(mut trials) = self.trials.take() else {
+            return self.put(frames, frame, page, now);
+        };
+        self.put(&trials.sample.watch(frames), frame, page, now);
+        if let Some(plan) = trials.inserted(frames, frame, page, now) {
+            self.set_plan(plan);
+        }
         self.trials = Some(trials);
     }
 

@@ -82,16 +82,25 @@ impl Sample {
         self.one_in = one_in;
     }
 
-    /// Records a new page. A sampled one counts as used, unless it was read ahead: then its first
-    /// use is that of its reader.
+    /// Records a new page, which came at the time `now`. A sampled one counts as used, unless it
+    /// was read ahead: then its first use is that of its reader.
     ///
     /// The sampled page before it is looked at first. Otherwise the uses of a page in small steps
     /// would be found late, and pass for a later use.
-    pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
+    #[inline]
+    pub(super) fn insert(&mut self, frames: &dyn Frames, frame: u32, page: u64, now: u32) {
         let flags = &self.flags[frame as usize];
         // What was found of the page before is nothing to this one.
         flags.set(flags.get() & LISTED);
-        let Some(key) = self.key(page) else { return };
+        if let Some(key) = self.key(page) {
+            self.insert_sampled(frames, frame, key, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_sampled(&mut self, frames: &dyn Frames, frame: u32, key: u32, now: u32) {
+        let flags = &self.flags[frame as usize];
         if flags.get() & LISTED == 0 {
             flags.set(LISTED);
             self.list.push(frame);
@@ -103,8 +112,7 @@ impl Sample {
             let flags = &self.flags[frame as usize];
             flags.set(flags.get() | AHEAD);
         } else {
-            let time = frames.now() as u16;
-            self.uses.get_mut().push(Found { key, time, is_miss: true });
+            self.uses.get_mut().push(Found { key, time: now as u16, is_miss: true });
         }
     }
 
@@ -187,14 +195,17 @@ pub(super) struct Watched<'a> {
 impl Watched<'_> {
     /// Notes the uses of a page, as they were taken. Returns them, with those that the sample found
     /// before.
-    #[inline]
+    #[inline(always)]
     fn note(&self, frame: u32, uses: Uses) -> Uses {
-        let flags = &self.sample.flags[frame as usize];
-        let had = flags.get();
-        if had == 0 {
-            return uses;
-        }
-        flags.set(had & LISTED);
+        let had = self.sample.flags[frame as usize].get();
+        if had == 0 { uses } else { self.note_sampled(frame, uses, had) }
+    }
+
+    /// Does so for a frame that has flags.
+    #[cold]
+    #[inline(never)]
+    fn note_sampled(&self, frame: u32, uses: Uses, had: u8) -> Uses {
+        self.sample.flags[frame as usize].set(had & LISTED);
         if is_use(uses, had) {
             if let FrameState::Evictable(page) = self.frames.inspect(frame)
                 && let Some(key) = self.sample.key(page)
@@ -282,11 +293,11 @@ mod tests {
     #[test]
     fn uses_in_small_steps_are_found_before_the_next_page() {
         let (mut sample, pages) = sample([false; 3]);
-        sample.insert(&pages, 0, 7);
+        sample.insert(&pages, 0, 7, 0);
         pages.0[0].2.set(true);
-        sample.insert(&pages, 1, 8);
+        sample.insert(&pages, 1, 8, 0);
         assert_eq!(uses(&mut sample), [7, 7, 8]);
-        sample.insert(&pages, 2, 9);
+        sample.insert(&pages, 2, 9, 0);
         assert_eq!(uses(&mut sample), [9], "page 8 was not used");
         assert!(sample.is_found(0), "the policy has not seen the use of page 7");
         assert!(sample.watch(&pages).take_referenced(0) && !sample.is_found(0));
@@ -295,7 +306,7 @@ mod tests {
     #[test]
     fn a_page_that_was_read_ahead_is_first_used_by_its_reader() {
         let (mut sample, pages) = sample([true, true, false]);
-        (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7));
+        (0..3).for_each(|frame| sample.insert(&pages, frame, u64::from(frame) + 7, 0));
         sample.look_at_all(&pages);
         assert_eq!(uses(&mut sample), [9], "two pages wait for their reader");
         assert!(pages.0[0].2.get(), "the bit of a page that was read ahead was taken");

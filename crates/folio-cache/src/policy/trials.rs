@@ -111,29 +111,36 @@ impl Trials {
         })
     }
 
-    /// Records a new page of the cache. Returns the plan that is best now.
-    pub(super) fn inserted(&mut self, frames: &dyn Frames, frame: u32, page: u64) -> Plan {
-        let now = frames.now();
+    /// Records a new page of the cache, which came at the time `now`. Returns the plan that is best
+    /// now, at the end of each tick.
+    #[inline]
+    pub(super) fn inserted(
+        &mut self,
+        frames: &dyn Frames,
+        frame: u32,
+        page: u64,
+        now: u32,
+    ) -> Option<Plan> {
         if now.wrapping_sub(self.looked) >= LOOKS_APART {
             self.looked = now;
             self.sample.look_at_all(frames);
         }
-        self.sample.insert(frames, frame, page);
-        self.use_found();
-        self.arrived += 1;
-        if self.arrived >= self.frames / TICKS {
-            self.arrived = 0;
-            self.choose();
+        self.sample.insert(frames, frame, page, now);
+        if self.sample.has_uses() {
+            self.use_found();
         }
-        PLANS[self.chosen]
+        self.arrived += 1;
+        if self.arrived < self.frames / TICKS {
+            return None;
+        }
+        self.arrived = 0;
+        self.choose();
+        Some(PLANS[self.chosen])
     }
 
     /// Gives the uses that were found to each trial. If the chosen plan does not keep what its
     /// trial promises, counts what the real cache did instead.
     pub(super) fn use_found(&mut self) {
-        if !self.sample.has_uses() {
-            return;
-        }
         let Self { sample, all, counts, chosen, promises, .. } = self;
         let (chosen, promise) = (*chosen, &mut promises[*chosen]);
         let (doubt, part) = BROKEN_PROMISE;
@@ -391,9 +398,9 @@ mod tests {
         let mut trials = Trials::new(512, MAKE).unwrap();
         // The real cache misses a hundred pages again and again, which each trial hits.
         let no_page = Keys::new(512);
-        let mut plan_at = |n: u32| trials.inserted(&no_page, n % 300, u64::from(n % 100));
-        assert_eq!(plan_at(0), PLANS[FIRST]);
-        assert!((1..5000).any(|n| plan_at(n) != PLANS[FIRST]));
+        let mut plan_at = |n: u32| trials.inserted(&no_page, n % 300, u64::from(n % 100), 0);
+        assert_eq!((0..9).find_map(&mut plan_at), Some(PLANS[FIRST]));
+        assert!((9..5000).filter_map(plan_at).any(|plan| plan != PLANS[FIRST]));
     }
 
     #[test]

@@ -166,6 +166,8 @@ pub(crate) struct Chooser {
     pub(crate) taker: Taker,
     /// The frames that it named last: memory that each choice uses again.
     pub(crate) named: Vec<u32>,
+    /// The pages that came since the time of uses last advanced for them.
+    pub(crate) arrived: u32,
 }
 
 impl<S: Scheme> Drop for Shared<S> {

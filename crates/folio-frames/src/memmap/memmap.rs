@@ -393,16 +393,10 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).take(&self.clock)
     }
 
-    /// Returns the time of the uses.
-    pub(crate) fn uses_now(&self) -> u32 {
-        self.clock.now()
-    }
-
-    /// Records that a frame was allocated: it was not used.
+    /// Returns the clock of the uses.
     #[inline]
-    pub(crate) fn begin_uses(&self, index: u32) {
-        self.clock.tick(index);
-        self.clear_referenced(index);
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Gives a frame the uses of another one, perhaps of another zone: its page moves here.
@@ -411,6 +405,8 @@ impl<S: Scheme> Memmap<S> {
         self.last_use(index).copy(from.last_use(from_index), own_time);
     }
 
+    /// Forgets the uses of a frame.
+    #[inline]
     pub(crate) fn clear_referenced(&self, index: u32) {
         self.last_use(index).clear();
     }

@@ -10,9 +10,10 @@
 //! | 1, 2 | read ahead, and not used yet; with a readahead marker |
 //! | the two highest bits are 1 to 3 | the number of uses; the other bits are the time |
 //!
-//! The **time** advances at the first use, and at the allocation, of each frame with a number that
-//! is a multiple of a 32nd to a 16th of all frames. So it tells the order of uses also where no
-//! page comes between them, and a hit on a hot page does not look at it.
+//! The **time** advances at the first use of each frame with a number that is a multiple of the
+//! unit, a 32nd to a 16th of all frames, and when the owner of the pages says that so many came. So
+//! it tells the order of uses also where no page comes between them, and also where all pages come
+//! into a few frames. A hit on a hot page does not look at it, and no allocation does.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -55,12 +56,22 @@ impl Clock {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Advances the time, if it is the frame's turn. A tick of two threads at once may be lost.
+    /// Returns the number of frames in a unit of the time.
+    pub(crate) fn unit(&self) -> u32 {
+        self.mask + 1
+    }
+
+    /// Advances the time. An advance of two threads at once may be lost.
+    pub(crate) fn advance(&self) {
+        // Relaxed: a hint.
+        self.now.store(self.now().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Advances the time, if it is the frame's turn.
     #[inline(always)]
-    pub(crate) fn tick(&self, frame: u32) {
+    fn tick(&self, frame: u32) {
         if frame & self.mask == 0 {
-            // Relaxed: a hint.
-            self.now.store(self.now().wrapping_add(1), Ordering::Relaxed);
+            self.advance();
         }
     }
 }
@@ -71,7 +82,8 @@ pub struct Uses {
     /// The number of uses, up to 3.
     pub count: u8,
     /// The time since the last of them that was counted, modulo 64. One unit passes while a 32nd to
-    /// a 16th of all frames is allocated, or used for the first time since its uses were taken.
+    /// a 16th of all frames is used for the first time since its uses were taken, and at each
+    /// [`Zone::advance_uses`](crate::Zone::advance_uses).
     pub age: u8,
 }
 

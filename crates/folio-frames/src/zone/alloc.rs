@@ -210,7 +210,7 @@ impl<P: Platform> Zone<P> {
             "a free frame is {:?} (R1)",
             head.word
         );
-        self.memmap.begin_uses(index);
+        self.memmap.clear_referenced(index);
         head.set_shape(Kind::PLAIN, order);
         P::trace(Event::Allocated, || self.pfn(index));
         seeded_bugs::open_tail(&self.memmap, index, order);

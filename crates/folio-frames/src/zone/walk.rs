@@ -298,6 +298,7 @@ impl<P: Platform> Zone<P> {
     ///
     /// Panics if the frame is not in this zone, or is in a 2 MiB block of which the memory map has
     /// no frame.
+    #[inline]
     pub fn peek(&self, pfn: Pfn) -> Peek {
         let Some(index) = self.index(pfn) else {
             panic!("{pfn:?} is not in the zone of {:?}", self.pfns())
@@ -372,28 +373,45 @@ impl<P: Platform> Zone<P> {
 
     /// Returns `true` if this frame was used since the last
     /// [`take_referenced`](Self::take_referenced), or was read ahead and not used yet.
+    #[inline]
     pub fn is_referenced(&self, pfn: Pfn) -> bool {
         self.index(pfn).is_some_and(|index| self.memmap.is_referenced(index))
     }
 
     /// Returns `true` if this frame was read ahead and not used yet.
+    #[inline]
     pub fn is_readahead(&self, pfn: Pfn) -> bool {
         self.index(pfn).is_some_and(|index| self.memmap.is_readahead(index))
     }
 
     /// Clears the referenced bit. Returns the uses since it was last cleared. Returns `None` and
     /// changes nothing if this frame was read ahead and not used yet.
+    #[inline]
     pub fn take_uses(&self, pfn: Pfn) -> Option<Uses> {
         self.index(pfn).map_or(Some(Uses::default()), |index| self.memmap.take_uses(index))
     }
 
     /// Returns the time of uses, of which [`Uses::age`] is a difference.
+    #[inline]
     pub fn uses_now(&self) -> u32 {
-        self.memmap.uses_now()
+        self.memmap.clock().now()
+    }
+
+    /// Returns the unit of the time of uses: a 32nd to a 16th of all frames.
+    #[inline]
+    pub fn uses_unit(&self) -> u32 {
+        self.memmap.clock().unit()
+    }
+
+    /// Advances the time of uses by one unit, for the pages that came: call it for each
+    /// [`uses_unit`](Self::uses_unit) of them. An advance of two threads at once may be lost.
+    pub fn advance_uses(&self) {
+        self.memmap.clock().advance();
     }
 
     /// Clears the referenced bit. Returns its old value: `true` if this frame was used since the
     /// last call, or was read ahead and not used yet.
+    #[inline]
     pub fn take_referenced(&self, pfn: Pfn) -> bool {
         let Some(index) = self.index(pfn) else { return false };
         let was_referenced = self.memmap.is_referenced(index);
