@@ -236,13 +236,13 @@ fn the_time_of_uses_advances_when_it_is_told() {
     let folio = frozen(zone).init();
     let before = zone.uses_now();
     _ = folio.set_referenced();
-    let used = zone.uses_now();
+    let first_use = zone.uses_now();
     (0..70).for_each(|_| zone.advance_uses());
     drop((0..16).map(|_| frozen(zone)).collect::<Vec<_>>());
-    assert_eq!(zone.uses_now() - used, 70);
+    assert_eq!(zone.uses_now() - first_use, 70);
     let uses = zone.take_uses(folio.pfn()).unwrap();
     assert_eq!((uses.count, uses.age), (1, 70 % 64));
-    assert!(used - before <= 1, "at most for its first use");
+    assert!(first_use - before <= 1, "at most for its first use");
     drop(folio);
     assert_all_free(zone);
 }

@@ -342,11 +342,12 @@ impl HotCold {
 
     /// Puts a page in, and follows the plan that the trials choose.
     fn come(&mut self, frames: &dyn Frames, frame: u32, page: u64) {
-        let now = frames.now();
         let Some(mut trials) = self.trials.take() else {
-            return self.put(frames, frame, page, now);
+            return self.put(frames, frame, page, frames.now());
         };
-        self.put(&trials.sample.watch(frames), frame, page, now);
+        let watched = trials.sample.watch(frames);
+        let now = watched.now();
+        self.put(&watched, frame, page, now);
         if let Some(plan) = trials.inserted(frames, frame, page, now) {
             self.set_plan(plan);
         }
