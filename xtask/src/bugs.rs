@@ -240,6 +240,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("held_futures")],
     },
     Bug {
+        name: "joined-not-raised",
+        breaks: "a reader of high priority that joins a request in the queue does not move it forward",
+        caught_by: &[Check::Cache("priorities")],
+    },
+    Bug {
         name: "look-absorbs-flush",
         breaks: "a look at a file that may be deleted absorbs a flush of it",
         caught_by: &[Check::Cache("lib")],

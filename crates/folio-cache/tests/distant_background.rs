@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::assert_nothing_leaked;
 use folio_cache::testing::{Distant, DistantFault};
-use folio_cache::{Advice, BoxFuture, Cache, File, Preferences, Priority};
+use folio_cache::{Advice, BoxFuture, Cache, File, Preferences};
 use futures_core::Stream as _;
 use parking_lot::Mutex;
 use pollster::block_on;
@@ -313,34 +313,6 @@ fn a_reader_that_reads_once_keeps_nothing() {
     assert_eq!(kept, [256], "the page that another reader has brought");
     assert!(handle == all[..2 << 20], "a handle keeps its pages");
     drop(handle);
-    end(&cache, &distant, file);
-}
-
-/// A request that waits for its turn is overtaken by one of a higher priority.
-#[test]
-fn a_high_priority_goes_first() {
-    let all = bytes(100 * PAGE);
-    let cache = Cache::builder().capacity(4 << 20).requests(1).build().unwrap();
-    let distant = Arc::new(Distant::new(&all).with_latency(Duration::from_millis(60)));
-    let file = cache.open_async(distant.clone()).unwrap().with_advice(Advice::Random);
-    let mut context = Context::from_waker(Waker::noop());
-    let reads = [(0, Priority::Normal), (1, Priority::Low), (2, Priority::Normal)];
-    let reads = reads.into_iter().chain([(3, Priority::High), (4, Priority::Normal)]);
-    let files: Vec<_> =
-        reads.map(|(page, priority)| (page, file.with_priority(priority))).collect();
-    let mut reads: Vec<_> =
-        files.iter().map(|(page, file)| Box::pin(file.bytes_async(page * 4096, 1))).collect();
-    let mut done = vec![false; reads.len()];
-    while done.iter().any(|done| !done) {
-        for (read, done) in reads.iter_mut().zip(&mut done) {
-            *done = *done || read.as_mut().poll(&mut context).is_ready();
-        }
-    }
-    let order: Vec<_> = distant.requests().iter().map(|range| range.start / 4096).collect();
-    assert_eq!(order, [0, 3, 2, 4, 1]);
-    assert_eq!(distant.most_in_flight(), 1);
-    drop(reads);
-    drop(files);
     end(&cache, &distant, file);
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use folio_ref::Scheme;
 
+use crate::rt::flight::Flight;
 use crate::rt::permits::Permits;
+use crate::rt::rank::Rank;
 use crate::state::mapping::Mapping;
-use crate::state::remote::Remote;
+use crate::state::remote::{Outcome, Remote};
 use crate::state::stats::Count;
 
 /// The entry of a request in its table.
@@ -19,6 +21,20 @@ pub(super) struct InTable<S: Scheme> {
     pub(super) permits: Option<Arc<Permits>>,
     /// It has a result.
     pub(super) is_over: bool,
+}
+
+/// What is left to do after the lock of the table.
+pub(super) struct Joined<S: Scheme> {
+    /// The requests that were looked at: these may be the last references.
+    pub(super) flights: Vec<Arc<Flight<Outcome<S>>>>,
+    /// The ranks of joined requests that were raised.
+    pub(super) raised: Vec<Arc<Rank>>,
+}
+
+impl<S: Scheme> Default for Joined<S> {
+    fn default() -> Self {
+        Self { flights: Vec::new(), raised: Vec::new() }
+    }
 }
 
 impl<S: Scheme> InTable<S> {

@@ -11,6 +11,7 @@ use crate::backing::error;
 use crate::coherence::version;
 use crate::read::permit::{Wish, permit, target};
 use crate::rt::flight::{Flight, Task};
+use crate::rt::rank::Rank;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Learned;
 
@@ -47,10 +48,12 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         waiter
     } else {
         let shared = Arc::clone(&mapping.shared);
-        let wish = Wish { target: target(mapping, remote, &*backing), rank: 0, weight: 0 };
+        let wish =
+            Wish { target: target(mapping, remote, &*backing), rank: Rank::new(0), weight: 0 };
         let ask = |flight: Weak<Flight<Learned>>| -> Task<_> {
             Box::pin(async move {
-                let _of_backing = permit(&shared, &permits, wish, Weak::clone(&flight) as _).await;
+                let _of_backing =
+                    permit(&shared, &permits, wish.clone(), Weak::clone(&flight) as _).await;
                 let _of_cache = permit(&shared, &shared.remote_permits, wish, flight).await;
                 backing.version().await.map_err(|error| Arc::new(error::share(error)))
             })

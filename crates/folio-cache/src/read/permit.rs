@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use folio_ref::Scheme;
 
-use crate::backing::remote::AsyncBacking;
+use crate::backing::remote::{AsyncBacking, Priority};
 use crate::rt::flight::{MaybeStuck, Task, When};
 use crate::rt::permits::{Permit, Permits, Target, Watch};
+use crate::rt::rank::Rank;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
@@ -25,11 +26,10 @@ use crate::state::shared::Shared;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The permit that a request wants.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Wish {
     pub(super) target: Target,
-    /// Lower ranks come first.
-    pub(super) rank: u8,
+    pub(super) rank: Arc<Rank>,
     pub(super) weight: usize,
 }
 
@@ -40,6 +40,32 @@ pub(super) fn target<S: Scheme>(
     backing: &dyn AsyncBacking,
 ) -> Target {
     ((remote.object.key.space(), backing.store()), mapping.id)
+}
+
+/// Returns the rank of requests with a priority.
+pub(super) fn rank_of(priority: Priority) -> u8 {
+    Priority::High as u8 - priority as u8
+}
+
+/// Returns the priority of requests with a rank.
+pub(super) fn priority_of(rank: &Rank) -> Priority {
+    let all = [Priority::Low, Priority::Normal, Priority::High];
+    all.into_iter().find(|&priority| rank_of(priority) == rank.get()).unwrap_or_default()
+}
+
+/// Has requests for a target come before others, as their ranks were raised. `permits` are those of
+/// the object.
+pub(super) fn raise<S: Scheme>(
+    shared: &Shared<S>,
+    permits: &Permits,
+    target: Target,
+    raised: &[Arc<Rank>],
+) {
+    for rank in raised {
+        // In the order in which a request waits for them.
+        permits.raise(target, rank);
+        shared.remote_permits.raise(target, rank);
+    }
 }
 
 /// Returns a permit for a flight, of the weight that it wants or less.

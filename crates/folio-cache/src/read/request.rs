@@ -31,15 +31,16 @@ use crate::memory::large_folio::publish_each;
 use crate::memory::out_of_memory::out_of_memory;
 use crate::memory::room;
 use crate::policy::Advice;
-use crate::read::in_table::InTable;
-use crate::read::permit::{Wish, permit, target};
+use crate::read::in_table::{InTable, Joined};
+use crate::read::permit::{self, Wish, permit, priority_of, rank_of, target};
 use crate::read::plan::{self, Asked, Limits};
 use crate::rt::flight::{Flight, Task, Waiter};
 use crate::rt::in_flight::Holder;
+use crate::rt::rank::Rank;
 use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
-use crate::state::remote::{Active, Outcome, Published, Remote};
+use crate::state::remote::{Active, InFlight, Outcome, Published, Remote};
 use crate::state::stats::Count;
 use crate::state::units::CACHED;
 
@@ -105,7 +106,8 @@ pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking
 }
 
 /// Requests what is missing of some pages, sorted and apart, and joins the requests in flight that
-/// have others of them. Returns a waiter for each. Nothing was polled yet.
+/// have others of them. One that waits for its turn gets the priority of its reader, if that is
+/// higher. Returns a waiter for each. Nothing was polled yet.
 pub(crate) fn request<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     remote: &Remote<S>,
@@ -114,21 +116,24 @@ pub(crate) fn request<S: Scheme>(
 ) -> Vec<Part<S>> {
     let backing = remote.backing();
     let (limits, in_flight) = (limits(mapping, &*backing), backing.preferences().in_flight);
-    // Dropped after the lock: this may be the last reference to a flight.
-    let mut flights = Vec::new();
-    remote.with_active(in_flight, |active| {
-        request_under_lock(mapping, active, wanted, (limits, how), &mut flights)
-    })
+    let mut joined = Joined::default();
+    let (parts, permits) = remote.with_active(in_flight, |active| {
+        let parts = request_under_lock(mapping, active, wanted, (limits, how), &mut joined);
+        (parts, Arc::clone(&active.permits))
+    });
+    let target = target(mapping, remote, &*backing);
+    permit::raise(&mapping.shared, &permits, target, &joined.raised);
+    parts
 }
 
-/// Does what [`request`] does, under the lock of the requests in flight. Adds what must be dropped
-/// after it to `flights`.
+/// Does what [`request`] does, under the lock of the requests in flight. Adds what is left to do
+/// after it to `joined`.
 fn request_under_lock<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     active: &mut Active<S>,
     wanted: &[Range<u64>],
     (limits, how): (Limits, How),
-    flights: &mut Vec<Arc<Flight<Outcome<S>>>>,
+    joined: &mut Joined<S>,
 ) -> Vec<Part<S>> {
     let mut parts = Vec::new();
     let mut missing: Vec<Range<u64>> = Vec::new();
@@ -139,13 +144,16 @@ fn request_under_lock<S: Scheme>(
         let mut page = range.start;
         while page < range.end {
             let near = table.at_or_behind(page);
-            if let Some((pages, flight)) = &near
+            if let Some(InFlight { pages, flight, rank }) = &near
                 && pages.start <= page
             {
                 let flight = flight.upgrade();
-                let joined = flight.as_ref().and_then(Flight::join);
-                flights.extend(flight);
-                if let Some(waiter) = joined {
+                let waiter = flight.as_ref().and_then(Flight::join);
+                joined.flights.extend(flight);
+                if let Some(waiter) = waiter {
+                    if rank.raise(rank_of(how.priority)) && !broken!("joined-not-raised") {
+                        joined.raised.push(Arc::clone(rank));
+                    }
                     let end = pages.end.min(range.end);
                     parts.push(Part { pages: page..end, is_new: false, waiter });
                     page = end;
@@ -154,13 +162,13 @@ fn request_under_lock<S: Scheme>(
                 }
                 continue;
             }
-            let end = near.map_or(range.end, |(pages, _)| pages.start.min(range.end));
+            let end = near.map_or(range.end, |it| it.pages.start.min(range.end));
             push_missing(mapping, page..end, &mut missing);
             page = end;
         }
     }
     let is_blocked =
-        |gap: &Range<u64>| table.at_or_behind(gap.start).is_some_and(|it| it.0.start < gap.end);
+        |gap: &Range<u64>| table.at_or_behind(gap.start).is_some_and(|it| it.pages.start < gap.end);
     for pages in plan::requests(&missing, limits, is_blocked) {
         let id = table.next_id();
         let entry = InTable {
@@ -171,9 +179,11 @@ fn request_under_lock<S: Scheme>(
             is_over: false,
         };
         let asked = Asked { wanted: plan::within(&pages, &missing), pages: pages.clone() };
-        let run = |flight| Box::pin(run(entry, asked, (epoch, how), flight)) as Task<_>;
+        let rank = Rank::new(rank_of(how.priority));
+        let own = Arc::clone(&rank);
+        let run = |flight| Box::pin(run(entry, asked, (epoch, how), (own, flight))) as Task<_>;
         let waiter = Flight::begin_with(run, panicked);
-        table.insert(id, &pages, &waiter);
+        table.insert(id, &pages, &waiter, rank);
         parts.push(Part { pages, is_new: true, waiter });
     }
     parts
@@ -242,9 +252,9 @@ async fn run<S: Scheme>(
     mut entry: InTable<S>,
     asked: Asked,
     (epoch, how): (u64, How),
-    flight: Weak<Flight<Outcome<S>>>,
+    own: (Arc<Rank>, Weak<Flight<Outcome<S>>>),
 ) -> Outcome<S> {
-    let fetched = fetch(&entry, &asked, (epoch, how), flight).await;
+    let fetched = fetch(&entry, &asked, (epoch, how), own).await;
     entry.is_over = true;
     match fetched {
         Ok(outcome) => outcome,
@@ -256,16 +266,16 @@ async fn fetch<S: Scheme>(
     entry: &InTable<S>,
     asked: &Asked,
     (epoch, how): (u64, How),
-    flight: Weak<Flight<Outcome<S>>>,
+    (rank, flight): (Arc<Rank>, Weak<Flight<Outcome<S>>>),
 ) -> io::Result<Outcome<S>> {
     let (mapping, remote, pages) = (&entry.mapping, entry.remote(), &asked.pages);
     let shared = &mapping.shared;
-    let rank = Priority::High as u8 - how.priority as u8;
     let wanted = (pages.end - pages.start) as usize;
     let permits = entry.permits.as_ref().expect("a request that runs has its permits");
     let backing = remote.backing();
-    let wish = Wish { target: target(mapping, remote, &*backing), rank, weight: 0 };
-    let _of_backing = permit(shared, permits, wish, Weak::clone(&flight) as _).await;
+    let target = target(mapping, remote, &*backing);
+    let wish = Wish { target, rank: Arc::clone(&rank), weight: 0 };
+    let _of_backing = permit(shared, permits, wish.clone(), Weak::clone(&flight) as _).await;
     let wish = Wish { weight: wanted, ..wish };
     let mut permit = permit(shared, &shared.remote_permits, wish, flight).await;
     let wanted = permit.weight();
@@ -278,7 +288,7 @@ async fn fetch<S: Scheme>(
         mapping.count(Count::Ahead, frames.folios.len() as u64);
     }
     let offset = pages.start * FRAME_SIZE as u64;
-    let mut request = FillRequest { offset, len: 0, expected: None, priority: how.priority };
+    let mut request = FillRequest { offset, len: 0, expected: None, priority: priority_of(&rank) };
     let (filled, reported) = fill(mapping, remote, &*backing, &mut frames, &mut request).await?;
     mapping.count(Count::FilledBytes, filled as u64);
     if !how.is_ahead {

@@ -19,6 +19,7 @@ mod lanes;
 pub(crate) mod lock;
 pub(crate) mod permits;
 mod pool_requests;
+pub(crate) mod rank;
 pub(crate) mod ready_set;
 pub(crate) mod recorder;
 pub(crate) mod searches;

@@ -19,10 +19,8 @@ use folio_ref::broken;
 use crate::rt::fair_share::{self, Amount, Held};
 use crate::rt::flight::{MaybeStuck, Task, When};
 use crate::rt::foreign::wake;
+use crate::rt::rank::{Place, Rank};
 use crate::rt::shim::Mutex;
-
-/// The place of a waiter in the queue: the lowest comes first.
-type Place = (u8, u64);
 
 /// The store and the object that a request is for: by its store's key space and number, and by
 /// the number of its mapping.
@@ -53,6 +51,7 @@ fn is_any_old(holders: &Holders) -> bool {
 }
 
 struct Queued {
+    rank: Arc<Rank>,
     weight: usize,
     waker: Option<Waker>,
     holder: Holder,
@@ -168,6 +167,23 @@ impl State {
         queued
     }
 
+    /// Moves a request that waits to the place of its rank. Returns `false` if it does not wait here.
+    fn move_up(&mut self, (store, object): Target, rank: &Arc<Rank>) -> bool {
+        let Some(of_store) = self.stores.get_mut(&store) else { return false };
+        let (from, to) = (rank.place(), (rank.get(), rank.place().1));
+        let is_it = |queued: &Queued| Arc::ptr_eq(&queued.rank, rank);
+        let of_object = of_store.objects.get(&object);
+        if !of_object.and_then(|it| it.queue.get(&from)).is_some_and(is_it) {
+            return false;
+        }
+        of_store.change_queue(object, |queue| {
+            let queued = queue.remove(&from);
+            queue.extend(queued.map(|queued| (to, queued)));
+        });
+        rank.set_place(to);
+        true
+    }
+
     /// Grants what is free: by rank, then by arrival, but to those that leave enough for others.
     /// Returns their wakers.
     fn grant(&mut self, most: &Most) -> Vec<Waker> {
@@ -241,15 +257,25 @@ impl Permits {
         ((self.most.all.weight - self.most.all.weight.div_ceil(8)) / 2).max(1)
     }
 
-    /// Returns a future of a permit for a flight. Lower ranks come first.
+    /// Returns a future of a permit for a flight.
     pub(crate) fn acquire(
         self: &Arc<Self>,
         target: Target,
-        rank: u8,
+        rank: Arc<Rank>,
         weight: usize,
         holder: Holder,
     ) -> Acquire {
-        Acquire { permits: Arc::clone(self), target, rank, weight, holder, place: None }
+        Acquire { permits: Arc::clone(self), target, rank, weight, holder, waits: false }
+    }
+
+    /// Has a request of which the rank was raised come before others, if it waits here.
+    pub(crate) fn raise(&self, target: Target, rank: &Arc<Rank>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            // The first of its object is another one now, and may fit.
+            if state.move_up(target, rank) { state.grant(&self.most) } else { Vec::new() }
+        };
+        wake(wakers);
     }
 
     /// Returns the watch, unless there is one.
@@ -286,11 +312,11 @@ impl Permits {
 pub(crate) struct Acquire {
     permits: Arc<Permits>,
     target: Target,
-    rank: u8,
+    rank: Arc<Rank>,
     weight: usize,
     holder: Holder,
-    /// Its place, once it has waited.
-    place: Option<Place>,
+    /// It is in the queue, or its permit was granted.
+    waits: bool,
 }
 
 impl Acquire {
@@ -299,7 +325,7 @@ impl Acquire {
         let mut state = self.permits.state.lock();
         let number = state.next;
         state.next += 1;
-        let place = (self.rank, number);
+        let place = (self.rank.get(), number);
         // Those that wait for another object do not fit: otherwise they would not wait.
         if !state.has_earlier(self.target, place)
             && let Some(weight) = state.take(self.target, self.weight, &self.permits.most)
@@ -308,16 +334,19 @@ impl Acquire {
             return Poll::Ready(self.permit(number, weight));
         }
         let (weight, holder) = (self.weight, Weak::clone(&self.holder));
-        state.queue(self.target, place, Queued { weight, waker: Some(waker), holder });
-        self.place = Some(place);
+        let rank = Arc::clone(&self.rank);
+        rank.set_place(place);
+        state.queue(self.target, place, Queued { rank, weight, waker: Some(waker), holder });
+        self.waits = true;
         Poll::Pending
     }
 
     /// Returns the permit if it was granted since. Otherwise keeps the new waker, and waits.
-    fn look(&mut self, place: Place, waker: Waker) -> Poll<Permit> {
+    fn look(&mut self, waker: Waker) -> Poll<Permit> {
         let mut state = self.permits.state.lock();
+        let place = self.rank.place();
         if let Some(weight) = state.granted.remove(&place) {
-            self.place = None;
+            self.waits = false;
             return Poll::Ready(self.permit(place.1, weight));
         }
         let of_store = state.stores.get_mut(&self.target.0);
@@ -339,17 +368,17 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
         let waker = context.waker().clone();
-        match self.place {
-            None => self.begin(waker),
-            Some(place) => self.look(place, waker),
-        }
+        if self.waits { self.look(waker) } else { self.begin(waker) }
     }
 }
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        let Some(place) = self.place else { return };
+        if !self.waits {
+            return;
+        }
         let mut state = self.permits.state.lock();
+        let place = self.rank.place();
         let queued = state.unqueue(self.target, place);
         if let Some(weight) = state.granted.remove(&place) {
             state.put(place.1, self.target, weight);

@@ -15,6 +15,7 @@ use crate::backing::blocking::Blocking;
 use crate::backing::remote::{AsyncBacking, Key, RemoteVersion, Validator};
 use crate::rt::flight::{Flight, Waiter};
 use crate::rt::permits::Permits;
+use crate::rt::rank::Rank;
 use crate::rt::shim::{Mutex, MutexGuard};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
@@ -228,15 +229,23 @@ struct Entry<S: Scheme> {
     id: u64,
     end: u64,
     flight: WeakFlight<S>,
+    rank: Arc<Rank>,
+}
+
+/// A request in flight.
+pub(crate) struct InFlight<S: Scheme> {
+    pub(crate) pages: Range<u64>,
+    pub(crate) flight: WeakFlight<S>,
+    pub(crate) rank: Arc<Rank>,
 }
 
 impl<S: Scheme> Table<S> {
-    /// Returns the request that has a page: its pages and the flight. Returns the first one behind
-    /// the page otherwise.
-    pub(crate) fn at_or_behind(&self, page: u64) -> Option<(Range<u64>, WeakFlight<S>)> {
+    /// Returns the request that has a page. Returns the first one behind the page otherwise.
+    pub(crate) fn at_or_behind(&self, page: u64) -> Option<InFlight<S>> {
         let before = self.in_flight.range(..=page).next_back().filter(|(_, it)| it.end > page);
         let (&first, entry) = before.or_else(|| self.in_flight.range(page..).next())?;
-        Some((first..entry.end, Weak::clone(&entry.flight)))
+        let (flight, rank) = (Weak::clone(&entry.flight), Arc::clone(&entry.rank));
+        Some(InFlight { pages: first..entry.end, flight, rank })
     }
 
     /// Returns a number for a new request.
@@ -245,8 +254,14 @@ impl<S: Scheme> Table<S> {
         self.next
     }
 
-    pub(crate) fn insert(&mut self, id: u64, pages: &Range<u64>, waiter: &Waiter<Outcome<S>>) {
-        let entry = Entry { id, end: pages.end, flight: Arc::downgrade(waiter.flight()) };
+    pub(crate) fn insert(
+        &mut self,
+        id: u64,
+        pages: &Range<u64>,
+        waiter: &Waiter<Outcome<S>>,
+        rank: Arc<Rank>,
+    ) {
+        let entry = Entry { id, end: pages.end, flight: Arc::downgrade(waiter.flight()), rank };
         self.in_flight.insert(pages.start, entry);
     }
 

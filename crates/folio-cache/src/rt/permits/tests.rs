@@ -20,7 +20,7 @@ fn poll(acquire: &mut Pin<Box<Acquire>>) -> Option<Permit> {
 #[test]
 fn the_queue_goes_by_rank_then_by_arrival() {
     let permits = Permits::new(1, 10, false);
-    let acquire = |rank| Box::pin(permits.acquire(HERE, rank, 1, nothing()));
+    let acquire = |rank| Box::pin(permits.acquire(HERE, Rank::new(rank), 1, nothing()));
     let held = poll(&mut acquire(1)).unwrap();
     let mut waiting = [acquire(2), acquire(1), acquire(0), acquire(1)];
     assert!(waiting.iter_mut().all(|waiter| poll(waiter).is_none()));
@@ -28,7 +28,7 @@ fn the_queue_goes_by_rank_then_by_arrival() {
     for expected in [2, 1, 3, 0] {
         let granted: Vec<_> = (0..4)
             .filter_map(|n| {
-                let is_waiting = waiting[n].place.is_some();
+                let is_waiting = waiting[n].waits;
                 is_waiting.then(|| poll(&mut waiting[n])).flatten().map(|permit| (n, permit))
             })
             .collect();
@@ -38,9 +38,28 @@ fn the_queue_goes_by_rank_then_by_arrival() {
 }
 
 #[test]
+fn a_request_that_is_raised_comes_before_others() {
+    let permits = Permits::new(1, 10, false);
+    let acquire = |rank| Box::pin(permits.acquire(HERE, Rank::new(rank), 1, nothing()));
+    let held = poll(&mut acquire(1)).unwrap();
+    let mut waiting = [acquire(1), acquire(1), acquire(2)];
+    assert!(waiting.iter_mut().all(|waiter| poll(waiter).is_none()));
+    let last = Arc::clone(&waiting[2].rank);
+    assert!(!last.raise(2) && last.raise(0) && !last.raise(1));
+    permits.raise(HERE, &last);
+    // Another queue, and a request that has its permit.
+    Permits::new(1, 10, false).raise(HERE, &last);
+    drop(held);
+    let permit = poll(&mut waiting[2]).expect("it comes first");
+    permits.raise(HERE, &last);
+    drop(permit);
+    assert!(poll(&mut waiting[1]).is_none() && poll(&mut waiting[0]).is_some());
+}
+
+#[test]
 fn a_dropped_waiter_leaves_the_queue_and_its_grant() {
     let permits = Permits::new(1, 10, false);
-    let acquire = |weight| Box::pin(permits.acquire(HERE, 0, weight, nothing()));
+    let acquire = |weight| Box::pin(permits.acquire(HERE, Rank::new(0), weight, nothing()));
     let held = poll(&mut acquire(1)).unwrap();
     let (mut first, mut second, mut third) = (acquire(1), acquire(1), acquire(1));
     assert!([&mut first, &mut second, &mut third].into_iter().all(|it| poll(it).is_none()));
@@ -55,7 +74,7 @@ fn a_dropped_waiter_leaves_the_queue_and_its_grant() {
 #[test]
 fn weights_are_bounded_and_the_largest_passes_alone() {
     let permits = Permits::new(10, 8, false);
-    let acquire = |weight| Box::pin(permits.acquire(HERE, 0, weight, nothing()));
+    let acquire = |weight| Box::pin(permits.acquire(HERE, Rank::new(0), weight, nothing()));
     let mut small = poll(&mut acquire(6)).unwrap();
     let mut large = acquire(100);
     assert!(poll(&mut large).is_none());
@@ -86,10 +105,18 @@ fn random_steps_keep_the_books_and_leave_none_waiting_that_fits() {
                 0..3 => {
                     let target = (("store", random.u64(..3)), random.u32(..4));
                     let weight = random.usize(..60);
-                    let acquire = permits.acquire(target, random.u8(..2), weight, nothing());
+                    let rank = Rank::new(random.u8(..3));
+                    let acquire = permits.acquire(target, rank, weight, nothing());
                     steps.push(Step::Waits(Box::pin(acquire)));
                 }
                 3 if !steps.is_empty() => drop(steps.swap_remove(random.usize(..steps.len()))),
+                5 => {
+                    if let Some(Step::Waits(acquire)) = random.choice(steps.iter())
+                        && acquire.rank.raise(random.u8(..3))
+                    {
+                        permits.raise(acquire.target, &acquire.rank);
+                    }
+                }
                 4 => {
                     if let Some(Step::Has(permit)) = random.choice(steps.iter_mut()) {
                         permit.shrink(random.usize(..=permit.weight().max(1)));
