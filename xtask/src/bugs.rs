@@ -241,7 +241,7 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "joined-not-raised",
-        breaks: "a reader of high priority that joins a request in the queue does not move it forward",
+        breaks: "a reader of high priority that joins a waiting request does not move it forward",
         caught_by: &[Check::Cache("priorities")],
     },
     Bug {

@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 fn order_of(of_store: usize, of_cache: usize, reads: &[(u64, Priority)]) -> Vec<u64> {
     let cache = Cache::builder().capacity(4 << 20).requests(of_cache).build().unwrap();
     let distant = Arc::new(
-        Distant::new(&[7; 8 * PAGE])
+        Distant::new(&vec![7; 8 * PAGE])
             .with_latency(Duration::from_millis(60))
             .with_preferences(Preferences::default().in_flight(of_store)),
     );

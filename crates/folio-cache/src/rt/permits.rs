@@ -167,7 +167,8 @@ impl State {
         queued
     }
 
-    /// Moves a request that waits to the place of its rank. Returns `false` if it does not wait here.
+    /// Moves a request that waits to the place of its rank. Returns `false` if it does not wait
+    /// here.
     fn move_up(&mut self, (store, object): Target, rank: &Arc<Rank>) -> bool {
         let Some(of_store) = self.stores.get_mut(&store) else { return false };
         let (from, to) = (rank.place(), (rank.get(), rank.place().1));
