@@ -47,13 +47,27 @@ fn a_request_that_is_raised_comes_before_others() {
     let last = Arc::clone(&waiting[2].rank);
     assert!(!last.raise(2) && last.raise(0) && !last.raise(1));
     permits.raise(HERE, &last);
-    // Another queue, and a request that has its permit.
-    Permits::new(1, 10, false).raise(HERE, &last);
     drop(held);
     let permit = poll(&mut waiting[2]).expect("it comes first");
     permits.raise(HERE, &last);
     drop(permit);
     assert!(poll(&mut waiting[1]).is_none() && poll(&mut waiting[0]).is_some());
+}
+
+/// Numbers are those of a queue: another queue has the same ones.
+#[test]
+fn a_request_is_raised_in_its_own_queue_only() {
+    let [permits, other] = [(); 2].map(|()| Permits::new(1, 10, false));
+    let acquire =
+        |of: &Arc<Permits>, rank| Box::pin(of.acquire(HERE, Rank::new(rank), 1, nothing()));
+    let held = [&permits, &other].map(|of| poll(&mut acquire(of, 0)).unwrap());
+    let [mut here, mut there] = [&permits, &other].map(|of| [acquire(of, 1), acquire(of, 2)]);
+    assert!(here.iter_mut().chain(&mut there).all(|waiter| poll(waiter).is_none()));
+    let last = &here[1].rank;
+    assert!(last.raise(0));
+    other.raise(HERE, last);
+    drop(held);
+    assert!(poll(&mut there[1]).is_none() && poll(&mut there[0]).is_some());
 }
 
 #[test]
