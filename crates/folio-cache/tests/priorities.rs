@@ -12,8 +12,8 @@ use folio_cache::{Advice, Cache, Preferences, Priority};
 
 const PAGE: usize = 4096;
 
-/// Reads a byte of each page, all at once, each with a priority, where one request may be in
-/// flight: of the store's, or of the cache's. Returns the pages in the order of their requests.
+/// Reads a byte of each page, all at once, each with a priority. The store and the cache allow so
+/// many requests in flight. Returns the pages in the order of their requests.
 fn order_of(of_store: usize, of_cache: usize, reads: &[(u64, Priority)]) -> Vec<u64> {
     let cache = Cache::builder().capacity(4 << 20).requests(of_cache).build().unwrap();
     let distant = Arc::new(

@@ -5,9 +5,9 @@
 //! is restored to the policy. Several threads may evict at once.
 //!
 //! A thread takes a batch of victims, and frees their folios together: the lock of the policy is
-//! taken once for all, and that of the thread's free lists once. Before the first is evicted, the
-//! cache lines of the slots of all are requested: these are loads from memory that do not wait for
-//! each other.
+//! taken once for all, and that of the thread's free lists once. Once the first is looked up, the
+//! cache lines of the slots of the others in its file are requested: these are loads from memory
+//! that do not wait for each other.
 //!
 //! | step | for | if it fails |
 //! | --- | --- | --- |
@@ -158,8 +158,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         frames_of(head, order).find(|&pfn| self.page(pfn).is_some()).unwrap_or(head)
     }
 
-    /// Requests the cache lines of the slots of some victims, and those that tell if their leaves
-    /// have other pages, as far as they are of the mapping that was found last.
+    /// Requests the cache lines of the slots of some victims, and of those that mostly tell if their
+    /// leaves have other pages, as far as they are of the mapping that was found last.
     fn prefetch(&self, victims: &[Victim]) {
         let Some(mapping) = self.mappings.last() else { return };
         let gives_back = gives_back_leaves(self.shared);

@@ -44,7 +44,7 @@ use runs::Runs;
 
 use super::ghosts::Ghosts;
 use super::plan::Plan;
-use super::trials::Trials;
+use super::trials::{FIRST_PLAN, Trials};
 use super::{Advice, FrameState, Frames, MAX_PINNED, Policy, Uses};
 
 mod aside;
@@ -135,8 +135,8 @@ impl HotCold {
     /// Returns a policy for at most `frames` frames.
     pub fn new(frames: u32) -> Self {
         let trials = Trials::new(frames, |frames, plan| Box::new(Self::with_plan(frames, plan)));
-        let trials = trials.map(Box::new);
-        Self { trials, ..Self::with_plan(frames, Plan::Share(COLD)) }
+        let plan = if trials.is_some() { FIRST_PLAN } else { Plan::Share(COLD) };
+        Self { trials: trials.map(Box::new), ..Self::with_plan(frames, plan) }
     }
 
     /// Returns a policy that always has this plan.

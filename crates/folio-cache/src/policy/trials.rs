@@ -28,6 +28,7 @@ const PLANS: [Plan; 3] = [Plan::Share(0.01), Plan::Share(0.2), Plan::LastUse];
 
 /// The plan that a cache begins with.
 const FIRST: usize = 0;
+pub(super) const FIRST_PLAN: Plan = PLANS[FIRST];
 
 /// The least frames of a cache with trials.
 const MIN_FRAMES: u32 = 256;

@@ -23,7 +23,7 @@ pub(super) struct InTable<S: Scheme> {
     pub(super) is_over: bool,
 }
 
-/// The work that is left for the time after the lock of the table.
+/// The work for which the table must be unlocked.
 pub(super) struct Joined<S: Scheme> {
     /// The requests that were looked at: these may be the last references.
     pub(super) flights: Vec<Arc<Flight<Outcome<S>>>>,

@@ -45,6 +45,8 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         .with_active(in_flight, |active| (active.learning.upgrade(), Arc::clone(&active.permits)));
     let joined = flight.as_ref().and_then(Flight::join);
     let mut waiter = if let Some(waiter) = joined {
+        // Otherwise the table could not be freed below.
+        drop(permits);
         waiter
     } else {
         let shared = Arc::clone(&mapping.shared);

@@ -53,19 +53,23 @@ pub(super) fn priority_of(rank: &Rank) -> Priority {
     all.into_iter().find(|&priority| rank_of(priority) == rank.get()).unwrap_or_default()
 }
 
-/// Has requests for a target come before others, as their ranks were raised. `permits` are those of
-/// the object.
+/// Moves requests of a mapping that wait to the places of their raised ranks. `permits` are those of
+/// its object.
 pub(super) fn raise<S: Scheme>(
-    shared: &Shared<S>,
-    permits: &Permits,
-    target: Target,
+    mapping: &Mapping<S>,
+    remote: &Remote<S>,
+    permits: Arc<Permits>,
     raised: &[Arc<Rank>],
 ) {
+    let target = target(mapping, remote, &*remote.backing());
     for rank in raised {
         // In the order in which a request waits for them.
         permits.raise(target, rank);
-        shared.remote_permits.raise(target, rank);
+        mapping.shared.remote_permits.raise(target, rank);
     }
+    drop(permits);
+    // The requests may have ended meanwhile: their table is freed then.
+    remote.with_any_active(|_| ());
 }
 
 /// Returns a permit for a flight, of the weight that it wants or less.

@@ -119,10 +119,11 @@ pub(crate) fn request<S: Scheme>(
     let mut joined = Joined::default();
     let (parts, permits) = remote.with_active(in_flight, |active| {
         let parts = request_under_lock(mapping, active, wanted, (limits, how), &mut joined);
-        (parts, Arc::clone(&active.permits))
+        (parts, (!joined.raised.is_empty()).then(|| Arc::clone(&active.permits)))
     });
-    let target = target(mapping, remote, &*backing);
-    permit::raise(&mapping.shared, &permits, target, &joined.raised);
+    if let Some(permits) = permits {
+        permit::raise(mapping, remote, permits, &joined.raised);
+    }
     parts
 }
 

@@ -172,6 +172,7 @@ impl State {
     fn move_up(&mut self, (store, object): Target, rank: &Arc<Rank>) -> bool {
         let Some(of_store) = self.stores.get_mut(&store) else { return false };
         let (from, to) = (rank.place(), (rank.get(), rank.place().1));
+        // It may be in another queue, where its place says nothing about this one.
         let is_it = |queued: &Queued| Arc::ptr_eq(&queued.rank, rank);
         let of_object = of_store.objects.get(&object);
         if !of_object.and_then(|it| it.queue.get(&from)).is_some_and(is_it) {
@@ -269,7 +270,7 @@ impl Permits {
         Acquire { permits: Arc::clone(self), target, rank, weight, holder, waits: false }
     }
 
-    /// Has a request of which the rank was raised come before others, if it waits here.
+    /// Moves a request to the place of its raised rank, if it waits here.
     pub(crate) fn raise(&self, target: Target, rank: &Arc<Rank>) {
         let wakers = {
             let mut state = self.state.lock();

@@ -12,12 +12,13 @@ pub(super) type Place = (u8, u64);
 pub(crate) struct Rank {
     /// The rank that it should have.
     wish: AtomicU8,
-    /// The place that it has, or had. Changed under the lock of its queue.
+    /// The place that it has, or had. Changed under the lock of its queue only. Read under the lock
+    /// of another queue it may be any two numbers: that queue asks whose place it is.
     place: (AtomicU8, AtomicU64),
 }
 
-// Relaxed throughout: the locks of the queues order the places. A wish is stored before the lock of
-// each queue is taken to raise the request there, so one that comes later finds the wish.
+// Relaxed throughout: the lock of its queue orders the places of a request. A wish is stored before
+// the lock of each queue is taken to raise the request there, so one that comes later finds it.
 impl Rank {
     /// Returns a rank. Lower ranks come first.
     pub(crate) fn new(rank: u8) -> Arc<Self> {
@@ -35,7 +36,7 @@ impl Rank {
         self.wish.fetch_min(rank, Ordering::Relaxed) > rank
     }
 
-    /// Returns the place that it has in its queue, of which the caller has the lock.
+    /// Returns the place that it has in its queue, if the caller has the lock of that.
     pub(super) fn place(&self) -> Place {
         (self.place.0.load(Ordering::Relaxed), self.place.1.load(Ordering::Relaxed))
     }

@@ -243,7 +243,7 @@ impl<S: Scheme> Index<S> {
         }
     }
 
-    /// Requests the cache lines that [`give_back`](Self::give_back) will read.
+    /// Requests the cache line of the slot that [`give_back`](Self::give_back) reads first.
     #[inline]
     pub(crate) fn prefetch_to_give_back(&self, leaves: &Leaves<S>, mapping: u32, page: u32) {
         let Some((range, slot)) = self.place(page) else { return };

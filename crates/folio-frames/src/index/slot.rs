@@ -204,7 +204,7 @@ impl<P: Platform> Slot<P> {
     }
 
     /// Requests the cache line of the slot: a caller that will look at several slots waits for them
-    /// together. A hint, which does nothing on processors other than x86-64.
+    /// together. A hint, which does nothing but on x86-64 with SSE.
     #[inline(always)]
     pub fn prefetch(&self) {
         prefetch(self);
