@@ -158,8 +158,8 @@ impl<'c, S: Scheme> Evictor<'c, S> {
         frames_of(head, order).find(|&pfn| self.page(pfn).is_some()).unwrap_or(head)
     }
 
-    /// Requests the cache lines of the slots of some victims, and of those that mostly tell if their
-    /// leaves have other pages, as far as they are of the mapping that was found last.
+    /// Requests the cache lines of the slots of some victims, and of those that mostly tell if
+    /// their leaves have other pages, as far as they are of the mapping that was found last.
     fn prefetch(&self, victims: &[Victim]) {
         let Some(mapping) = self.mappings.last() else { return };
         let gives_back = gives_back_leaves(self.shared);

@@ -53,8 +53,8 @@ pub(super) fn priority_of(rank: &Rank) -> Priority {
     all.into_iter().find(|&priority| rank_of(priority) == rank.get()).unwrap_or_default()
 }
 
-/// Moves requests of a mapping that wait to the places of their raised ranks. `permits` are those of
-/// its object.
+/// Moves requests of a mapping that wait to the places of their raised ranks. `permits` are those
+/// of its object.
 pub(super) fn raise<S: Scheme>(
     mapping: &Mapping<S>,
     remote: &Remote<S>,
