@@ -13,7 +13,7 @@ pub(crate) struct Rank {
     /// The rank that it should have.
     wish: AtomicU8,
     /// The place that it has, or had. Changed under the lock of its queue only. Read under the lock
-    /// of another queue it may be any two numbers: that queue asks whose place it is.
+    /// of another queue it may be any two numbers: that queue looks at the request too.
     place: (AtomicU8, AtomicU64),
 }
 
