@@ -290,6 +290,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::CacheShuttle],
     },
     Bug {
+        name: "versions-mixed",
+        breaks: "a read takes an answer of another version than what it has read so far",
+        caught_by: &[Check::Cache("invalidated_reads"), Check::CacheShuttle],
+    },
+    Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache("append_order"), Check::CacheShuttle],

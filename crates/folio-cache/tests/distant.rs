@@ -9,12 +9,11 @@ use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::slice::from_ref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{StopOnDrop, assert_nothing_leaked};
+use common::assert_nothing_leaked;
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{
     AsyncBacking as _, Buf as _, Cache, File, Key, Preferences, ReadRequest, RemoteVersion,
@@ -434,31 +433,6 @@ fn a_version_that_was_told_is_compared_whole() {
     cache.open_async_with(distant.clone(), &other).unwrap();
     assert_eq!(file.try_read(&mut [0; 5], 0), None, "the pages left");
     end(&cache, &distant, file);
-}
-
-/// The object never changes, so no read may say that it did.
-#[test]
-fn reads_beside_invalidations_return_the_bytes() {
-    for latency in [0, 100] {
-        let all = bytes(64 * PAGE);
-        let distant = Distant::new(&all).with_latency(Duration::from_micros(latency));
-        let cache = Cache::new(4 << 20).unwrap();
-        let file = cache.open_async(Arc::new(distant)).unwrap();
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let _stop = StopOnDrop(&is_over);
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    cache.invalidate(&file.key());
-                    thread::sleep(Duration::from_micros(4 * latency));
-                }
-            });
-            for n in 0..1000 {
-                let (offset, len) = (n * 37 % 60 * PAGE, [10, 3 * PAGE][n % 2]);
-                assert!(file.bytes(offset as u64, len).unwrap() == all[offset..offset + len]);
-            }
-        });
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,11 +13,9 @@ use futures_core::Stream;
 
 use crate::api::file::File;
 use crate::api::piece::{begin, bytes_of, join};
-use crate::backing::remote::RemoteVersion;
 use crate::coherence::version;
 use crate::memory::short_handle::PinnedCount;
 use crate::read::async_miss::Progress;
-use crate::read::collect::MAX_RESTARTS;
 use crate::read::gather::{Gather, Step};
 use crate::read::request::How;
 use crate::read::walk;
@@ -59,10 +58,8 @@ pub struct ByteStream<S: Scheme = DefaultScheme> {
     file: File<S>,
     offset: u64,
     left: u64,
-    /// The version of the pieces so far.
-    version: Option<RemoteVersion>,
-    /// The pieces that `gather` returns are of this version.
-    is_checked: bool,
+    /// A poll for the next piece was not ready.
+    is_waiting: bool,
     progress: Progress<S>,
     /// The requests ahead of the reader of a distant object.
     gather: Option<Box<Gather<S>>>,
@@ -75,18 +72,16 @@ impl<S: Scheme> File<S> {
     pub fn stream(&self, offset: u64, len: u64) -> ByteStream<S> {
         let gather = self.is_distant().then(|| {
             let range = (offset, usize::try_from(len).unwrap_or(usize::MAX));
-            Box::new(Gather::new(
-                &self.opened.mapping,
-                How { pauses: true, ..self.how() },
-                &[range],
-            ))
+            let how = How { pauses: true, ..self.how() };
+            let mut gather = Gather::new(&self.opened.mapping, how, &[range]);
+            gather.looks_at_version = true;
+            Box::new(gather)
         });
         ByteStream {
             file: self.clone(),
             offset,
             left: len,
-            version: None,
-            is_checked: false,
+            is_waiting: false,
             progress: Progress::new(),
             gather,
         }
@@ -104,43 +99,23 @@ impl<S: Scheme> ByteStream<S> {
     fn poll_distant(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let Some(gather) = &mut self.gather else { return Poll::Ready(None) };
         let mapping = &self.file.opened.mapping;
-        let mut restarts = 0;
-        loop {
-            let step = ready!(gather.poll_next(context))?;
-            if !self.is_checked && matches!(step, Step::Piece(..) | Step::End) {
-                let version = mapping.known_version();
-                if mapping.truncate_seq() != gather.epoch {
-                    // The next poll says so.
-                    continue;
-                }
-                if self.version.is_some() && self.version != version {
-                    return Poll::Ready(Some(Err(version::changed(mapping))));
-                }
-                (self.version, self.is_checked) = (version, true);
-            }
-            let (folio, range) = match step {
-                Step::Piece(_, folio, range) => (folio, range),
-                Step::Failed(_, error) => return Poll::Ready(Some(Err(error))),
-                Step::End => return Poll::Ready(None),
-                Step::Changed => {
-                    restarts += 1;
-                    if restarts > MAX_RESTARTS {
-                        return Poll::Ready(Some(Err(version::restless(mapping))));
-                    }
-                    let range = (self.offset, usize::try_from(self.left).unwrap_or(usize::MAX));
-                    let how = How { pauses: true, ..self.file.how() };
-                    **gather = Gather::new(mapping, how, &[range]);
-                    self.is_checked = false;
-                    continue;
-                }
-            };
-            let pinned = PinnedCount::default().with(&folio);
-            let len = range.len();
-            let piece = begin(folio, &range);
-            self.offset += len as u64;
-            self.left -= len as u64;
-            return Poll::Ready(Some(Ok(bytes_of(mapping, piece, range, &pinned))));
+        if !mem::replace(&mut self.is_waiting, true) {
+            gather.begin_call();
         }
+        let step = ready!(gather.poll_next(context))?;
+        self.is_waiting = false;
+        let (folio, range) = match step {
+            Step::Piece(_, folio, range) => (folio, range),
+            Step::Failed(_, error) => return Poll::Ready(Some(Err(error))),
+            Step::Changed => return Poll::Ready(Some(Err(version::changed(mapping)))),
+            Step::End => return Poll::Ready(None),
+        };
+        let pinned = PinnedCount::default().with(&folio);
+        let len = range.len();
+        let piece = begin(folio, &range);
+        self.offset += len as u64;
+        self.left -= len as u64;
+        Poll::Ready(Some(Ok(bytes_of(mapping, piece, range, &pinned))))
     }
 
     fn poll_piece(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Bytes>>> {

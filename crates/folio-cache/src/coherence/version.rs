@@ -114,7 +114,7 @@ pub(crate) fn changed<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
 /// Returns the error of a reader that met a new version each time that it began anew.
 pub(crate) fn restless<S: Scheme>(mapping: &Mapping<S>) -> io::Error {
     let key = mapping.key();
-    let message = format!("{key:?} changed or was invalidated again and again while it was read");
+    let message = format!("{key:?} changed again and again while it was read");
     numbered(io::ErrorKind::StaleNetworkFileHandle, Errno::STALE, message)
 }
 

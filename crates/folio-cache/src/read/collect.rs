@@ -17,10 +17,6 @@ use crate::state::mapping::Mapping;
 /// The number of versions that one read may meet.
 const MAX_VERSIONS: u32 = 8;
 
-/// The number of times that one read begins anew, whether the object changed or its pages were
-/// invalidated.
-pub(crate) const MAX_RESTARTS: u32 = 100;
-
 /// Takes the pages of a gather.
 pub(crate) trait Sink<S: Scheme> {
     /// Forgets what came: the read begins, or begins anew.
@@ -46,7 +42,7 @@ pub(crate) trait Sink<S: Scheme> {
 /// # Errors
 ///
 /// The error of the sink, `Unsupported` in a child process, and `StaleNetworkFileHandle` if the
-/// object changed or was invalidated too often.
+/// object changed too often.
 pub(crate) async fn gather<S: Scheme>(
     mapping: &Arc<Mapping<S>>,
     how: How,
@@ -54,28 +50,16 @@ pub(crate) async fn gather<S: Scheme>(
     sink: &mut impl Sink<S>,
 ) -> io::Result<()> {
     coop::passed().await;
-    let (mut version, mut versions) = (None, 0);
-    for _ in 0..MAX_RESTARTS {
+    for versions in 0..MAX_VERSIONS {
         sink.begin();
         let mut gather = Gather::new(mapping, how, ranges);
+        gather.looks_at_version = versions > 0;
         loop {
             match future::poll_fn(|context| gather.poll_next(context)).await? {
                 Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes)?,
                 Step::Failed(range, error) => sink.failed(range, error)?,
                 Step::Changed => break,
                 Step::End => return Ok(()),
-            }
-        }
-        // The change in progress, if there is one, ends before the next look.
-        if let Some(remote) = mapping.remote() {
-            drop(version::lock(mapping, remote));
-        }
-        // An invalidation alone is no change.
-        let now = mapping.known_version();
-        if now.is_some() && now != version {
-            (version, versions) = (now, versions + 1);
-            if versions == MAX_VERSIONS {
-                break;
             }
         }
     }

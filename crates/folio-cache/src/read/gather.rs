@@ -3,30 +3,34 @@
 //!
 //! A gather looks some way ahead: it requests what is missing in a window of the ranges, and hands
 //! out the pages in order as they come. The window bounds what it has in flight and pinned.
+//!
+//! What it hands out is of one version. The answer of a request says of which version it is, also
+//! if the object was invalidated meanwhile: then the cache does not keep the pages, and those who
+//! waited for them get them. So each answer is progress, however often others invalidate.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use folio_frames::{FRAME_SIZE, Lookup};
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 use smallvec::SmallVec;
 
 use crate::backing::error;
-use crate::coherence::{drop_pages, version};
+use crate::backing::remote::RemoteVersion;
+use crate::coherence::version;
 use crate::policy::Advice;
 use crate::read::lookup;
 use crate::read::prefetch;
-use crate::read::request::{self, How, Part};
+use crate::read::request::{self, How};
 use crate::read::walk::{self, Walk};
-use crate::rt::flight::Waiter;
-use crate::rt::ready_set::{Member, ReadySet};
+use crate::read::window::{Answer, END, Window};
 use crate::state::frames::FolioRef;
 use crate::state::mapping::Mapping;
-use crate::state::remote::{Outcome, Remote};
+use crate::state::remote::Remote;
 use crate::state::units::{Found, page_of};
 
 /// The share of a cache's memory that one reader requests ahead of what it has taken.
@@ -38,9 +42,6 @@ const MAX_TRIES: u32 = 16;
 /// The number of pieces after which a reader that only hits lets other tasks run.
 const YIELD_AFTER: u32 = 256;
 
-/// Page numbers end here, and with them what can be cached of a file.
-const END: u64 = 1 << u32::BITS;
-
 /// A range: an offset and a number of bytes.
 pub(crate) type Wanted = (u64, usize);
 
@@ -50,7 +51,7 @@ pub(crate) enum Step<S: Scheme> {
     Piece(usize, FolioRef<S>, Range<usize>),
     /// A range ends with an error.
     Failed(usize, io::Error),
-    /// The object changed: what came so far may be of another version than what follows.
+    /// The object changed: what was handed out is of another version than what follows.
     Changed,
     End,
 }
@@ -65,14 +66,6 @@ enum Look<S: Scheme> {
     Changing,
 }
 
-struct InFlight<S: Scheme> {
-    pages: Range<u64>,
-    is_new: bool,
-    waiter: Waiter<Outcome<S>>,
-    waker: Waker,
-    member: Arc<Member>,
-}
-
 /// The progress of one reader.
 pub(crate) struct Gather<S: Scheme> {
     mapping: Arc<Mapping<S>>,
@@ -83,15 +76,17 @@ pub(crate) struct Gather<S: Scheme> {
     walk: Option<Walk>,
     /// The range, and the page in it, up to which everything was requested.
     planned: (usize, u64),
-    in_flight: Vec<Option<InFlight<S>>>,
-    unused: Vec<usize>,
-    /// The numbers of those in flight, by their first page.
-    by_page: BTreeMap<u64, usize>,
-    /// The pages requested and not yet handed out.
-    ahead: u64,
-    /// Made at the first request.
-    ready: Option<ReadySet>,
-    pub(crate) epoch: u64,
+    window: Window<S>,
+    /// The version of what is handed out.
+    version: Option<RemoteVersion>,
+    /// The number of changes and invalidations up to the last look at the version.
+    epoch: u64,
+    /// The version is looked at before anything is handed out. Otherwise from the first miss on:
+    /// a look takes a lock.
+    pub(crate) looks_at_version: bool,
+    /// What is cached in this epoch is of the version.
+    is_checked: bool,
+    has_handed_out: bool,
     tries: u32,
     pieces: u32,
 }
@@ -105,12 +100,12 @@ impl<S: Scheme> Gather<S> {
             range: 0,
             walk: None,
             planned: (0, 0),
-            in_flight: Vec::new(),
-            unused: Vec::new(),
-            by_page: BTreeMap::new(),
-            ahead: 0,
-            ready: None,
+            window: Window::new(mapping, how),
+            version: None,
             epoch: mapping.truncate_seq(),
+            looks_at_version: false,
+            is_checked: false,
+            has_handed_out: false,
             tries: 0,
             pieces: 0,
         }
@@ -118,6 +113,12 @@ impl<S: Scheme> Gather<S> {
 
     fn remote(&self) -> &Remote<S> {
         self.mapping.remote().expect("only distant objects are gathered")
+    }
+
+    /// Begins a further call of the reader: what was requested before an invalidation that came
+    /// before the call is no answer to it.
+    pub(crate) fn begin_call(&mut self) {
+        self.window.since = self.mapping.truncate_seq();
     }
 
     /// Returns what comes next.
@@ -128,7 +129,13 @@ impl<S: Scheme> Gather<S> {
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step<S>>> {
         loop {
             if self.mapping.truncate_seq() != self.epoch {
-                return Poll::Ready(Ok(Step::Changed));
+                if self.has_handed_out && self.version.is_none() {
+                    return Poll::Ready(Ok(Step::Changed));
+                }
+                self.mapping.shared.check_process()?;
+                // The change in progress, if there is one, ends before.
+                drop(version::lock(&self.mapping, self.remote()));
+                (self.epoch, self.is_checked) = (self.mapping.truncate_seq(), false);
             }
             let Some(&(begins, len)) = self.ranges.get(self.range) else {
                 return Poll::Ready(Ok(Step::End));
@@ -144,7 +151,15 @@ impl<S: Scheme> Gather<S> {
                 self.next_range();
                 continue;
             };
-            let missing = match self.look(offset, wanted) {
+            let look = self.look(offset, wanted);
+            if matches!(look, Ok(Look::Found(..) | Look::End)) {
+                match self.check_cached() {
+                    Some(true) => {}
+                    Some(false) => return Poll::Ready(Ok(Step::Changed)),
+                    None => continue,
+                }
+            }
+            let missing = match look {
                 Err(error) => return Poll::Ready(Ok(self.fail(error))),
                 Ok(Look::Found(folio, bytes)) => {
                     if self.is_tired(context) {
@@ -171,26 +186,41 @@ impl<S: Scheme> Gather<S> {
                 }
             };
             self.mapping.shared.check_process()?;
+            if !mem::replace(&mut self.looks_at_version, true) && self.has_handed_out {
+                match self.check_cached() {
+                    Some(true) => {}
+                    Some(false) => return Poll::Ready(Ok(Step::Changed)),
+                    None => continue,
+                }
+            }
             self.request_ahead(context);
-            self.drive(context);
-            match self.answer(missing) {
+            self.window.drive(context);
+            match self.window.answer(missing) {
                 Some(Answer::Pending) => return Poll::Pending,
-                Some(Answer::Page(folio)) => {
-                    if let Ok(page) = u32::try_from(missing) {
-                        self.mapping.record(page);
-                        if folio.set_referenced() {
-                            prefetch::read_ahead_at_marker(&self.mapping, page);
-                        }
+                Some(Answer::Failed(error)) => return Poll::Ready(Ok(self.fail(error))),
+                Some(Answer::Done(folio, version)) => {
+                    if !self.is_same(&version) {
+                        return Poll::Ready(Ok(Step::Changed));
                     }
-                    if let Some(bytes) = walk::known_bytes(&self.mapping, offset, wanted)
-                        && let Some(piece) = self.pass(Some((folio, bytes)))
-                    {
-                        return Poll::Ready(Ok(piece));
+                    let bytes = walk::bytes_before(version.len, offset, wanted);
+                    self.version = Some(version);
+                    match (folio, bytes) {
+                        (_, None) => self.next_range(),
+                        (Some(folio), Some(bytes)) => {
+                            if let Ok(page) = u32::try_from(missing) {
+                                self.mapping.record(page);
+                                if folio.set_referenced() {
+                                    prefetch::read_ahead_at_marker(&self.mapping, page);
+                                }
+                            }
+                            if let Some(piece) = self.pass(Some((folio, bytes))) {
+                                return Poll::Ready(Ok(piece));
+                            }
+                        }
+                        // It ended without the page, or the page is in the cache: look again.
+                        (None, Some(_)) => {}
                     }
                 }
-                Some(Answer::Failed(error)) => return Poll::Ready(Ok(self.fail(error))),
-                // The object may end before it: look again.
-                Some(Answer::Nothing) => {}
                 // It left the cache since it was planned: once more.
                 None => {
                     self.tries += 1;
@@ -203,6 +233,35 @@ impl<S: Scheme> Gather<S> {
                 }
             }
         }
+    }
+
+    /// Returns `true` if what was found in the cache in this epoch is of the version that is handed
+    /// out, as far as that is looked at, and `None` if it is to be looked up again.
+    fn check_cached(&mut self) -> Option<bool> {
+        let is_done = self.is_checked || !self.looks_at_version;
+        let known = if is_done { None } else { self.mapping.known_version() };
+        // Acquire: pairs with Release where it is counted up, before any page of the old version
+        // leaves. The page was found before.
+        if self.mapping.truncate_seq() != self.epoch {
+            return None;
+        }
+        if is_done || (known.is_none() && self.mapping.shared.is_inherited()) {
+            return Some(true);
+        }
+        let Some(known) = known else {
+            // It is being forgotten.
+            drop(version::lock(&self.mapping, self.remote()));
+            return None;
+        };
+        let is_same = self.is_same(&known);
+        (self.version, self.is_checked) = (Some(known), is_same);
+        Some(is_same)
+    }
+
+    /// Returns `true` if nothing of another version was handed out.
+    fn is_same(&self, version: &RemoteVersion) -> bool {
+        let before = self.version.as_ref().filter(|_| self.has_handed_out);
+        before.is_none_or(|before| before == version) || broken!("versions-mixed")
     }
 
     /// Returns `true` if the reader had many pages without a wait, and has another task run.
@@ -226,7 +285,7 @@ impl<S: Scheme> Gather<S> {
         self.walk = None;
         // The requests of a batch of ranges serve them in any order.
         if self.range >= self.planned.0 {
-            self.forget_before(END);
+            self.window.forget_before(END);
         }
     }
 
@@ -235,37 +294,13 @@ impl<S: Scheme> Gather<S> {
         let walk = self.walk.as_mut()?;
         let (folio, bytes) = walk.pass(&self.mapping, found)?;
         let next = walk.next().map(|(offset, _)| offset / FRAME_SIZE as u64);
-        self.tries = 0;
+        (self.tries, self.has_handed_out) = (0, true);
         if self.ranges.len() == 1
             && let Some(next) = next
         {
-            self.forget_before(next);
+            self.window.forget_before(next);
         }
         Some(Step::Piece(self.range, folio, bytes))
-    }
-
-    /// Drops the waiters of pages before this one.
-    fn forget_before(&mut self, page: u64) {
-        while let Some((&first, &number)) = self.by_page.first_key_value() {
-            let slot = &mut self.in_flight[number];
-            if slot.as_ref().is_some_and(|it| it.pages.end > page) {
-                break;
-            }
-            self.by_page.remove(&first);
-            self.forget(number);
-        }
-    }
-
-    fn forget(&mut self, number: usize) {
-        if let Some(it) = self.in_flight[number].take() {
-            self.by_page.remove(&it.pages.start);
-            self.ahead -= it.pages.end - it.pages.start;
-            self.unused.push(number);
-            // Its pages came for this reader alone.
-            if self.how.advice == Advice::Once && it.is_new {
-                drop_pages::evict_clean(&self.mapping, it.pages, drop_pages::Keep::Used);
-            }
-        }
     }
 
     /// Looks at an offset.
@@ -275,7 +310,7 @@ impl<S: Scheme> Gather<S> {
     /// `FileTooLarge` from 16 TiB on, inside the object; `OutOfMemory` if a saturated page cannot
     /// be copied.
     fn look(&self, offset: u64, wanted: usize) -> io::Result<Look<S>> {
-        let len = self.mapping.known_len();
+        let len = self.known_len();
         if len.is_some_and(|len| offset >= len) {
             return Ok(Look::End);
         }
@@ -312,63 +347,23 @@ impl<S: Scheme> Gather<S> {
     /// Returns `true` if the use of a page is to be noted. A reader that reads once notes only the
     /// uses that its own pages came for.
     fn counts_as_use(&self, page: u64) -> bool {
-        let is_own = || {
-            let (_, &number) = self.by_page.range(..=page).next_back()?;
-            self.in_flight[number].as_ref().filter(|it| it.is_new && it.pages.contains(&page))
-        };
-        self.how.advice != Advice::Once || is_own().is_some()
+        self.how.advice != Advice::Once || self.window.is_own(page)
     }
 
-    /// Polls the requests that are due.
-    fn drive(&mut self, context: &Context<'_>) {
-        let Some(ready) = &self.ready else { return };
-        for number in ready.take(context.waker()) {
-            self.poll_one(number);
-        }
-    }
-
-    /// Returns `true` if a spawner drives the requests, because the reader blocks.
-    fn is_driven(&self) -> bool {
-        self.how.blocks && self.mapping.shared.spawner.is_some()
-    }
-
-    fn poll_one(&mut self, number: usize) {
-        let is_driven = self.is_driven();
-        if let Some(Some(it)) = self.in_flight.get_mut(number) {
-            it.member.polled();
-            let _ = if is_driven {
-                it.waiter.poll_driven(&it.waker)
-            } else {
-                it.waiter.poll(&it.waker)
-            };
-        }
-    }
-
-    /// Returns what the request of a page has for it. `None`: there is no such request.
-    fn answer(&mut self, page: u64) -> Option<Answer<S>> {
-        let (_, &number) = self.by_page.range(..=page).next_back()?;
-        let it = self.in_flight[number].as_ref().filter(|it| it.pages.contains(&page))?;
-        let answer = it.waiter.result(|outcome| match outcome {
-            Outcome::Done(published) => published.get(page).map_or(Answer::Nothing, Answer::Page),
-            Outcome::Again => Answer::Nothing,
-            Outcome::Failed(error) => Answer::Failed(error::copy(error)),
-        });
-        let answer = answer.unwrap_or(Answer::Pending);
-        if matches!(answer, Answer::Nothing | Answer::Failed(_)) {
-            self.forget(number);
-        }
-        Some(answer)
+    /// Returns the length if it is known.
+    fn known_len(&self) -> Option<u64> {
+        self.mapping.known_len().or_else(|| Some(self.version.as_ref()?.len))
     }
 
     /// Requests what is missing in the window ahead, if enough of it is free.
     fn request_ahead(&mut self, context: &Context<'_>) {
         let window = (self.mapping.shared.capacity() / FRAME_SIZE / WINDOW_SHARE).max(1) as u64;
-        if self.ahead > window / 2 {
+        if self.window.ahead > window / 2 {
             return;
         }
         let is_first = self.planned == (0, 0);
-        let wanted = self.next_batch(window - self.ahead);
-        self.request(&wanted, context);
+        let wanted = self.next_batch(window - self.window.ahead);
+        self.window.request(&wanted, context);
         if is_first && self.ranges.len() == 1 {
             self.read_ahead();
         }
@@ -379,9 +374,8 @@ impl<S: Scheme> Gather<S> {
         let all = self.pages_of(self.range);
         let end = if self.planned.0 > self.range { all.end } else { self.planned.1 };
         let most = request::limits(&self.mapping, &*self.remote().backing()).request;
-        let behind = self.by_page.range(page..).next().map_or(END, |(&first, _)| first);
-        let end = end.min(page + most).min(behind).max(page + 1);
-        self.request(slice::from_ref(&(page..end)), context);
+        let end = end.min(page + most).min(self.window.first_from(page)).max(page + 1);
+        self.window.request(slice::from_ref(&(page..end)), context);
     }
 
     /// Requests what the reader of one range may want next.
@@ -395,44 +389,11 @@ impl<S: Scheme> Gather<S> {
         }
     }
 
-    fn request(&mut self, wanted: &[Range<u64>], context: &Context<'_>) {
-        if wanted.is_empty() {
-            return;
-        }
-        let parts = request::request(&self.mapping, self.remote(), wanted, self.how);
-        // Registered before the first poll.
-        let due = self.ready.get_or_insert_default().take(context.waker());
-        let mut begun = Vec::with_capacity(parts.len());
-        for Part { pages, is_new, waiter } in parts {
-            // A request that has other pages of an earlier part: the later one stays.
-            if let Some(&before) = self.by_page.get(&pages.start) {
-                self.forget(before);
-            }
-            let number = self.unused.pop().unwrap_or_else(|| {
-                self.in_flight.push(None);
-                self.in_flight.len() - 1
-            });
-            let (waker, member) = self.ready.get_or_insert_default().waker(number);
-            self.ahead += pages.end - pages.start;
-            self.by_page.insert(pages.start, number);
-            if is_new && (self.is_driven() || self.how.pauses) {
-                self.mapping.shared.spawn(Box::pin(waiter.driver()));
-            }
-            self.in_flight[number] = Some(InFlight { pages, is_new, waiter, waker, member });
-            begun.push(number);
-        }
-        // All go out at once.
-        for number in due.into_iter().chain(begun) {
-            self.poll_one(number);
-        }
-    }
-
     /// Returns the pages of a range, as far as the object is known to have them.
     fn pages_of(&self, range: usize) -> Range<u64> {
         let Some(&(offset, len)) = self.ranges.get(range) else { return 0..0 };
         let page_size = FRAME_SIZE as u64;
-        let end =
-            offset.saturating_add(len as u64).min(self.mapping.known_len().unwrap_or(u64::MAX));
+        let end = offset.saturating_add(len as u64).min(self.known_len().unwrap_or(u64::MAX));
         if offset >= end {
             return 0..0;
         }
@@ -448,7 +409,7 @@ impl<S: Scheme> Gather<S> {
             self.planned = (self.range, 0);
         }
         // Requests for several ranges are dropped together.
-        if self.ranges.len() > 1 && self.ahead > 0 {
+        if self.ranges.len() > 1 && self.window.ahead > 0 {
             return batch;
         }
         while left > 0 && self.planned.0 < self.ranges.len() {
@@ -459,7 +420,7 @@ impl<S: Scheme> Gather<S> {
                 continue;
             }
             let mut end = all.end.min(first + left);
-            if end < all.end && self.mapping.known_len().is_none() {
+            if end < all.end && self.known_len().is_none() {
                 // The object may end long before: the first answer tells.
                 if !batch.is_empty() {
                     break;
@@ -467,7 +428,7 @@ impl<S: Scheme> Gather<S> {
                 let most = request::limits(&self.mapping, &*self.remote().backing()).request;
                 end = end.min(first + most);
                 left = end - first;
-                if self.ahead > 0 {
+                if self.window.ahead > 0 {
                     break;
                 }
             }
@@ -477,24 +438,4 @@ impl<S: Scheme> Gather<S> {
         }
         crate::read::plan::merge(batch)
     }
-}
-
-impl<S: Scheme> Drop for Gather<S> {
-    fn drop(&mut self) {
-        if self.in_flight.iter().any(Option::is_some) && self.mapping.shared.is_inherited() {
-            // Their locks may be held by threads that do not exist here.
-            std::mem::forget(std::mem::take(&mut self.in_flight));
-        } else if self.how.advice == Advice::Once {
-            self.forget_before(END);
-        }
-    }
-}
-
-/// The answer of a request for a page.
-enum Answer<S: Scheme> {
-    Pending,
-    Page(FolioRef<S>),
-    /// It ended without the page.
-    Nothing,
-    Failed(io::Error),
 }

@@ -16,3 +16,4 @@ pub(crate) mod prefetch;
 pub(crate) mod request;
 pub(crate) mod uncached;
 pub(crate) mod walk;
+mod window;

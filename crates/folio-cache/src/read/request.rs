@@ -8,7 +8,7 @@
 //! | 3. allocate frames, which no slot has | they are freed |
 //! | 4. have the backing fill them | each waiter gets the error |
 //! | 5. compare the version with that of the mapping | the pages of the other version leave, or an error |
-//! | 6. publish the pages that have empty slots | the mapping was invalidated: the waiters look again |
+//! | 6. publish the pages that have empty slots | the mapping was invalidated: only the waiters get them |
 
 use std::io;
 use std::mem;
@@ -435,10 +435,10 @@ fn publish<S: Scheme>(
     let mut folios = Vec::new();
     {
         let mut version = version::lock(mapping, remote);
-        if mapping.truncate_seq() != epoch && !broken!("stale-publish") {
-            return Ok(Outcome::Again);
+        let is_stale = mapping.truncate_seq() != epoch && !broken!("stale-publish");
+        if !is_stale {
+            version.agree(reported, on_change)?;
         }
-        version.agree(reported, on_change)?;
         let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> =
             Vec::with_capacity(frames.folios.len());
         for (n, mut folio) in mem::take(&mut frames.folios).into_iter().enumerate() {
@@ -458,9 +458,9 @@ fn publish<S: Scheme>(
                 folio.set_readahead(how.marker == Some(u64::from(page)));
             }
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            let slot = (n < room).then(|| room::try_make_slot(mapping, page));
+            let slot = (n < room && !is_stale).then(|| room::try_make_slot(mapping, page));
             let Some(Ok(slot)) = slot else {
-                // There is no room for it: its readers get it without the cache.
+                // There is no room for it, or it may be old: its readers get it without the cache.
                 mapping.count(Count::Uncached, 1);
                 folios.push((u64::from(page), folio.init()));
                 locked_slots.push(None);
@@ -495,5 +495,5 @@ fn publish<S: Scheme>(
     if !mapping.is_open() {
         kept::keep(mapping);
     }
-    Ok(Outcome::Done(Published::new(&mapping.shared, folios)))
+    Ok(Outcome::Done(Published::new(&mapping.shared, folios, reported.clone())))
 }

@@ -221,7 +221,13 @@ pub(crate) fn known_bytes<S: Scheme>(
     offset: u64,
     wanted: usize,
 ) -> Option<Range<usize>> {
-    let end = mapping.known_len()?.checked_sub(offset - offset % FRAME_SIZE as u64)?;
+    bytes_before(mapping.known_len()?, offset, wanted)
+}
+
+/// Returns the bytes of the page around an offset that are wanted and lie before the end of the
+/// file, if there are any.
+pub(crate) fn bytes_before(len: u64, offset: u64, wanted: usize) -> Option<Range<usize>> {
+    let end = len.checked_sub(offset - offset % FRAME_SIZE as u64)?;
     let range = within(offset, wanted, end.min(FRAME_SIZE as u64) as usize);
     (!range.is_empty()).then_some(range)
 }

@@ -291,10 +291,9 @@ impl<S: Scheme> Table<S> {
 
 /// The result of a request.
 pub(crate) enum Outcome<S: Scheme> {
-    /// Its pages are in the cache, as far as the object has them.
+    /// Its pages are in the cache, as far as the object has them, unless the object changed or was
+    /// invalidated meanwhile.
     Done(Published<S>),
-    /// The mapping was invalidated meanwhile: look again.
-    Again,
     Failed(Arc<io::Error>),
 }
 
@@ -304,21 +303,31 @@ pub(crate) struct Published<S: Scheme> {
     /// The folios, each with its first page, in order. Empty if too many wait to be taken.
     folios: Vec<(u64, FolioRef<S>)>,
     pages: usize,
+    version: RemoteVersion,
 }
 
 /// The share of a cache's memory that results may pin until their waiters take them.
 const UNTAKEN_SHARE: usize = 4;
 
 impl<S: Scheme> Published<S> {
-    pub(crate) fn new(shared: &Arc<Shared<S>>, folios: Vec<(u64, FolioRef<S>)>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared<S>>,
+        folios: Vec<(u64, FolioRef<S>)>,
+        version: RemoteVersion,
+    ) -> Self {
         let pages = folios.iter().map(|(_, folio)| folio.order().frames() as usize).sum();
         let most = shared.capacity() / folio_frames::FRAME_SIZE / UNTAKEN_SHARE;
         let shared = Arc::clone(shared);
         if shared.memory_wait.keep_unpolled(pages, most) {
-            Self { shared, folios, pages }
+            Self { shared, folios, pages, version }
         } else {
-            Self { shared, folios: Vec::new(), pages: 0 }
+            Self { shared, folios: Vec::new(), pages: 0, version }
         }
+    }
+
+    /// Returns the version that the pages are of.
+    pub(crate) fn version(&self) -> &RemoteVersion {
+        &self.version
     }
 
     /// Returns a reference to a page.

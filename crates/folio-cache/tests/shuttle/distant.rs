@@ -291,6 +291,40 @@ fn no_page_of_an_invalidated_version_is_published() {
     invalidated(RANDOM);
 }
 
+/// The first of the pages that are read is cached when the object changes and is invalidated.
+/// Another reader brings its new version. What the object has does not change in the other case, and
+/// no read fails.
+fn half_cached(search: Search, after: u8) {
+    explore("an invalidation beside a read of which a page is cached", search, move || {
+        let world = World::new();
+        world.gate.open();
+        assert!(world.file.bytes(0, 1).unwrap()[0] == 1);
+        let (cache, gate, key) = (world.cache.clone(), Arc::clone(&world.gate), world.file.key());
+        let change: Thread = Box::new(move || {
+            gate.state.lock().version = after;
+            step();
+            cache.invalidate(&key);
+            step();
+            cache.invalidate(&key);
+        });
+        let reader = world.thread(|file| {
+            let read = file.bytes(FRAME_SIZE as u64 - 4, 8).unwrap();
+            let first = read[0];
+            assert!(read.len() == 8 && read.iter().all(|&byte| byte == first), "{read:?}");
+        });
+        race(vec![reader, change, world.reader(0)]);
+        world.end();
+    });
+}
+
+#[test]
+fn what_is_cached_and_what_is_requested_are_of_one_version() {
+    for after in [1, 2] {
+        half_cached(deeper(1), after);
+        half_cached(RANDOM, after);
+    }
+}
+
 /// A spawner has the future that drives the request of a blocking reader, and drops it.
 fn driver_dropped(search: Search) {
     explore("a driver that is dropped", search, || {
