@@ -295,6 +295,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("invalidated_reads"), Check::CacheShuttle],
     },
     Bug {
+        name: "late-version-kept",
+        breaks: "the answer to a request for the version is kept though an invalidation came later",
+        caught_by: &[Check::Cache("invalidated_reads")],
+    },
+    Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache("append_order"), Check::CacheShuttle],

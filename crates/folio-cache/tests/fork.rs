@@ -3,12 +3,12 @@
 mod common;
 
 use std::fs;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -16,8 +16,9 @@ use std::thread;
 
 use common::{Gated, StopOnDrop};
 use folio_cache::testing::{Call, Distant, Memory};
-use folio_cache::{Cache, File, MemoryUse, OpenOptions, ReadRequest};
+use folio_cache::{Cache, File, MemoryUse, OpenOptions, Preferences, ReadRequest};
 use folio_frames::{FRAME_SIZE, Pfn};
+use futures_core::Stream as _;
 
 const PAGE: u64 = FRAME_SIZE as u64;
 
@@ -350,6 +351,42 @@ fn an_invalidated_file_has_no_length_in_a_child() {
         });
         assert_eq!(file.read_at(&mut [0; 9000], 0).unwrap(), 9000);
     }
+}
+
+/// The parent has requests of the stream in flight, and their locks.
+#[test]
+fn a_child_reads_on_in_a_stream_what_is_cached() {
+    let _turn = turn();
+    let cache: Cache = Cache::new(4 << 20).unwrap();
+    let preferences = Preferences::default().request_bytes(16 << 10);
+    let distant = Distant::new(&vec![7; 1 << 20]).with_preferences(preferences);
+    let file = cache.open_async(Arc::new(distant)).unwrap();
+    let mut stream = file.stream(0, u64::MAX);
+    let mut read = 0;
+    let mut next = || {
+        let next = poll_fn(|context| Pin::new(&mut stream).poll_next(context));
+        pollster::block_on(next)
+    };
+    while read < 64 << 10 {
+        read += next().unwrap().unwrap().len();
+    }
+    // Its pages leave and return.
+    file.invalidate();
+    let rest = 128 << 10;
+    assert_eq!(file.bytes(read as u64, rest).unwrap().len(), rest);
+    in_child(|| {
+        let mut more = 0;
+        while more < rest {
+            let piece = next().unwrap().unwrap();
+            assert!(piece.iter().all(|&byte| byte == 7));
+            more += piece.len();
+        }
+        while let Some(Ok(_)) = next() {}
+    });
+    while let Some(piece) = next() {
+        read += piece.unwrap().len();
+    }
+    assert_eq!(read, 1 << 20);
 }
 
 /// Has threads that hold the locks of a recording at the fork.

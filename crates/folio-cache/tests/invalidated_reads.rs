@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use common::{StopOnDrop, assert_nothing_leaked};
 use folio_cache::testing::{Distant, Memory};
 use folio_cache::{
     AsyncBacking, BoxFuture, Bytes, Cache, File, FillBuffer, FillRequest, Key, Preferences,
-    RemoteVersion,
+    RemoteVersion, Validator,
 };
 use futures_core::Stream;
 use pollster::block_on;
@@ -32,13 +32,21 @@ fn bytes(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| random.u8(1..)).collect()
 }
 
-/// What others do while a request is answered: the number of the request, counted from 0.
+/// Something that happens before an answer arrives. Gets the number of requests for bytes so far.
 type During = Box<dyn FnMut(usize, &Distant, &File) + Send>;
 
-/// A store during whose requests others act.
+/// A store during the requests of which something happens.
 struct Store {
     distant: Distant,
     during: Mutex<Option<(During, File)>>,
+}
+
+impl Store {
+    fn disturb(&self) {
+        if let Some((during, file)) = &mut *self.during.lock().unwrap() {
+            during(self.distant.requests().len(), &self.distant, file);
+        }
+    }
 }
 
 impl fmt::Debug for Store {
@@ -59,15 +67,17 @@ impl AsyncBacking for Store {
     ) -> BoxFuture<'a, io::Result<RemoteVersion>> {
         Box::pin(async move {
             let version = self.distant.fill(request, buffer).await;
-            if let Some((during, file)) = &mut *self.during.lock().unwrap() {
-                during(self.distant.requests().len() - 1, &self.distant, file);
-            }
+            self.disturb();
             version
         })
     }
 
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
-        self.distant.version()
+        Box::pin(async move {
+            let version = self.distant.version().await;
+            self.disturb();
+            version
+        })
     }
 
     fn preferences(&self) -> Preferences {
@@ -129,8 +139,14 @@ fn collect(stream: impl Stream<Item = io::Result<Bytes>>) -> io::Result<Vec<u8>>
 
 #[test]
 fn an_invalidation_in_each_request_costs_no_read_more_requests() {
-    let all = bytes(10 * REQUEST + 5, 1);
-    let world = World::invalidated_in_each(&all);
+    for extra in [0, 5] {
+        read_all_ways(&bytes(10 * REQUEST + extra, 1));
+    }
+}
+
+/// Reads an object that is invalidated in each request.
+fn read_all_ways(all: &[u8]) {
+    let world = World::invalidated_in_each(all);
     let (file, len) = (&world.file, all.len());
     // No answer is ever cached.
     assert!(file.bytes(3, 10).unwrap() == all[3..13]);
@@ -138,16 +154,22 @@ fn an_invalidation_in_each_request_costs_no_read_more_requests() {
     assert!(file.bytes(0, 3 * REQUEST).unwrap() == all[..3 * REQUEST]);
     assert_eq!(world.requests(), 1 + 3);
     assert!(file.bytes(0, usize::MAX).unwrap() == all, "to an end that is not known");
+    assert_eq!(world.requests(), 1 + 3 + len.div_ceil(REQUEST));
     assert!(block_on(file.bytes_async(PAGE as u64, REQUEST)).unwrap() == all[PAGE..][..REQUEST]);
     let mut read = vec![0; len + 10];
     assert_eq!(file.read_at(&mut read, 0).unwrap(), len);
-    assert!(read[..len] == all);
+    assert!(read[..len] == *all);
     assert_eq!(file.read_at(&mut read, len as u64 + 1).unwrap(), 0, "past the end");
     let far = (8 * REQUEST) as u64;
     let ranges = file.read_ranges(&[far..far + 10, 5..10, 0..0, 7..len as u64]).unwrap();
     assert!(ranges[0] == all[far as usize..][..10] && ranges[1] == all[5..10]);
     assert!(ranges[2].is_empty() && ranges[3] == all[7..]);
     drop(ranges);
+    let end = len as u64;
+    let ranges = file.read_ranges(&[end..end + 1, 3..end + 9, end + 5..end + 9]).unwrap();
+    assert!(ranges[0].is_empty() && ranges[1] == all[3..] && ranges[2].is_empty());
+    drop(ranges);
+    assert_eq!(block_on(file.len_async()).unwrap(), end);
     let range = file.range(2, 2 * REQUEST).unwrap();
     assert_eq!(range.len(), 2 * REQUEST);
     drop(range);
@@ -168,7 +190,7 @@ fn a_read_of_an_object_that_changes_is_of_the_new_version() {
         assert!(world.file.bytes(0, 5).unwrap() == old[..5]);
         let (at, changed) = (world.requests(), new.clone());
         world.during_each(move |number, distant, file| {
-            if number == at {
+            if number == at + 1 {
                 distant.replace(&changed);
             }
             if told {
@@ -180,6 +202,114 @@ fn a_read_of_an_object_that_changes_is_of_the_new_version() {
         drop(read);
         world.end();
     }
+}
+
+/// The end of the old version was told for one range when another is read.
+#[test]
+fn ranges_of_an_object_that_changes_are_of_one_version() {
+    let (old, new) = (bytes(50, 1), bytes(1000, 2));
+    let world = World::new(&old);
+    assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
+    world.store.distant.replace(&new);
+    let ranges = world.file.read_ranges(&[100..200, 0..10]).unwrap();
+    assert!(ranges[0] == new[100..200] && ranges[1] == new[..10], "{ranges:?}");
+    drop(ranges);
+    world.end();
+    // The length is not known, and the first answer tells the end.
+    let world = World::new(&old);
+    let new = bytes(300 * REQUEST, 2);
+    let mut changed = Some(new.clone());
+    world.during_each(move |_, distant, file| {
+        changed.take().inspect(|new| distant.replace(new));
+        file.invalidate();
+    });
+    let far = 200 * REQUEST;
+    let ranges = world.file.read_ranges(&[60..70, far as u64..far as u64 + 10]).unwrap();
+    assert!(ranges.iter().all(Bytes::is_empty), "what the old version has there: {ranges:?}");
+    drop(ranges);
+    world.end();
+}
+
+#[test]
+fn a_version_from_before_an_invalidation_is_not_kept() {
+    let (old, new) = (bytes(50, 1), bytes(1000, 2));
+    let world = World::new(&old);
+    let mut changed = Some(new.clone());
+    world.during_each(move |_, distant, file| {
+        if let Some(new) = changed.take() {
+            distant.replace(&new);
+            file.invalidate();
+        }
+    });
+    // The call is older than the change.
+    assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
+    assert_eq!(world.file.known_len(), None);
+    assert!(world.file.bytes(60, 10).unwrap() == new[60..70]);
+    world.end();
+}
+
+/// The answers that a stream does not take are all that may wait for readers.
+#[test]
+fn a_stream_that_pauses_leaves_others_their_answers() {
+    let all = bytes(3 << 20, 1);
+    let world = World::invalidated_in_each(&all);
+    let mut stream = pin!(world.file.stream(0, u64::MAX));
+    let mut next = || block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
+    let mut read = 0;
+    while world.requests() < 50 {
+        read += next().unwrap().unwrap().len();
+    }
+    while world.store.distant.in_flight() > 0 {
+        thread::yield_now();
+    }
+    let far = 2 << 20;
+    assert!(world.file.bytes(far as u64, 8 * REQUEST).unwrap() == all[far..][..8 * REQUEST]);
+    let piece = next().unwrap().unwrap();
+    assert!(piece == all[read..][..piece.len()]);
+}
+
+/// An object of 32 TiB. Its file is invalidated in each request.
+#[derive(Debug, Default)]
+struct Huge(OnceLock<File>);
+
+impl AsyncBacking for Huge {
+    fn key(&self) -> Key {
+        Key::new("test", *b"huge")
+    }
+
+    fn fill<'a>(
+        &'a self,
+        request: FillRequest,
+        buffer: &'a mut FillBuffer<'_>,
+    ) -> BoxFuture<'a, io::Result<RemoteVersion>> {
+        buffer.put_slice(&vec![9; request.len as usize]);
+        if let Some(file) = self.0.get() {
+            file.invalidate();
+        }
+        self.version()
+    }
+
+    fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
+        let version = RemoteVersion { len: 1 << 45, validator: Validator::new(*b"huge") };
+        Box::pin(async { Ok(version) })
+    }
+}
+
+#[test]
+fn what_is_too_far_is_an_error_also_if_the_length_is_unknown() {
+    let huge = Arc::new(Huge::default());
+    let file = Cache::new(4 << 20).unwrap().open_async(huge.clone()).unwrap();
+    let far = [1 << 44, (1 << 44) + 4096, (1 << 45) - 1];
+    for n in 0..6 {
+        let error = file.read_at(&mut [0; 10], far[n % 3]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge, "{n}");
+        file.invalidate();
+        if n == 2 {
+            huge.0.set(file.clone()).unwrap();
+        }
+    }
+    assert_eq!(file.read_at(&mut [0; 10], 1 << 45).unwrap(), 0);
+    assert_eq!(file.bytes((1 << 44) - 5, 5).unwrap(), [9; 5][..]);
 }
 
 #[test]

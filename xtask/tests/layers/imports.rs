@@ -18,11 +18,13 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Reads the files of a crate. Unit tests at the end of a file are left out.
+    /// Reads the files of a crate. Unit tests are left out: those at the end of a file, and files
+    /// `tests.rs`.
     pub(crate) fn new(texts: impl IntoIterator<Item = (String, String)>) -> Self {
         let code =
             |text: &str| tokens(&code_of(text.split("\nmod tests {").next().unwrap_or_default()));
-        let files = texts.into_iter().map(|(path, text)| (path, code(&text))).collect();
+        let texts = texts.into_iter().filter(|(path, _)| !path.ends_with("/tests.rs"));
+        let files = texts.map(|(path, text)| (path, code(&text))).collect();
         let mut sources = Self { files, exports: BTreeMap::new() };
         for (path, tokens) in sources.files.iter().filter(|(path, _)| is_folder(path)) {
             let module = module_of(path);

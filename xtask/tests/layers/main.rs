@@ -205,6 +205,7 @@ fn a_circle_of_files_is_reported() {
         ("low/b.rs", "use super::C;"),
         ("low/c.rs", "fn f(a: &crate::low::A) {}"),
         ("low/d.rs", "use super::a::A;\n#[cfg(test)]\nmod tests { use crate::high; }"),
+        ("low/d/tests.rs", "use super::*; use crate::high;"),
     ]);
     assert_eq!(wrong, ["a circle of 3 files: low/a.rs, low/b.rs, low/c.rs"]);
 }

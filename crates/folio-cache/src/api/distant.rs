@@ -178,7 +178,7 @@ impl<S: Scheme> File<S> {
     /// then.
     pub(crate) fn revalidate_distant(&self) -> io::Result<bool> {
         let before = self.opened.mapping.truncate_seq();
-        block_on(learn::ask(&self.opened.mapping, true))?;
+        block_on(learn::learn(&self.opened.mapping, true))?;
         Ok(self.opened.mapping.truncate_seq() != before)
     }
 

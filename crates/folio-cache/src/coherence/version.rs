@@ -1,13 +1,13 @@
 //! The version of a distant object: learned from the first answer, compared with each further one.
 //!
-//! `truncate_seq` counts its changes too, once before the pages of the old version leave and once
-//! after the new length is stored. A reader of several pages that finds it unchanged at its end has
-//! seen one version.
+//! `truncate_seq` counts its changes too: before the pages of the old version leave, after they have
+//! left, and after the new length is stored. A reader of several pages that finds it unchanged at
+//! its end has seen one version.
 
 use std::io;
 use std::sync::Weak;
 
-use folio_ref::Scheme;
+use folio_ref::{Scheme, broken};
 use rustix::io::Errno;
 
 use crate::backing::error::numbered;
@@ -48,6 +48,11 @@ pub(crate) fn lock<'m, S: Scheme>(
 }
 
 impl<S: Scheme> VersionLock<'_, S> {
+    /// Returns the number of changes and invalidations so far. None is in progress.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.mapping.truncate_seq()
+    }
+
     /// Takes a version that the store reported. If another one was known, its pages leave.
     ///
     /// # Errors
@@ -73,6 +78,27 @@ impl<S: Scheme> VersionLock<'_, S> {
         }
     }
 
+    /// Takes a version for which the store was asked in an epoch. If the object was invalidated or
+    /// changed since, the version may be old: then none is known, unless it is the same one.
+    ///
+    /// # Errors
+    ///
+    /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
+    pub(crate) fn agree_since(
+        &mut self,
+        epoch: u64,
+        reported: &RemoteVersion,
+        on_change: OnChange,
+    ) -> io::Result<()> {
+        if self.mapping.truncate_seq() == epoch || broken!("late-version-kept") {
+            return self.agree(reported, on_change);
+        }
+        if self.mapping.known_version().is_some_and(|known| known != *reported) {
+            self.replace(None);
+        }
+        Ok(())
+    }
+
     /// Drops all pages, and forgets the version and the requests in flight. With a version, that
     /// one is known from then on.
     pub(crate) fn replace(&mut self, reported: Option<&RemoteVersion>) {
@@ -84,6 +110,7 @@ impl<S: Scheme> VersionLock<'_, S> {
         });
         self.orphans.extend(orphans.into_iter().flatten());
         drop_pages::drop_pages(self.mapping, 0..u64::MAX);
+        refresh::bump_truncate_seq(self.mapping);
         if let Some(reported) = reported {
             self.mapping.set_version(self.remote, reported);
         }

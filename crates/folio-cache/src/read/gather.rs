@@ -5,8 +5,8 @@
 //! out the pages in order as they come. The window bounds what it has in flight and pinned.
 //!
 //! What it hands out is of one version. The answer of a request says of which version it is, also
-//! if the object was invalidated meanwhile: then the cache does not keep the pages, and those who
-//! waited for them get them. So each answer is progress, however often others invalidate.
+//! if the object was invalidated meanwhile: then the cache does not keep the pages, and the waiters
+//! of the request get them. So each answer is progress, however often others invalidate.
 
 use std::io;
 use std::mem;
@@ -84,9 +84,10 @@ pub(crate) struct Gather<S: Scheme> {
     /// The version is looked at before anything is handed out. Otherwise from the first miss on:
     /// a look takes a lock.
     pub(crate) looks_at_version: bool,
-    /// What is cached in this epoch is of the version.
+    /// All pages that are cached in this epoch are of the version.
     is_checked: bool,
-    has_handed_out: bool,
+    /// A piece or an end of the version was told to the reader.
+    has_told: bool,
     tries: u32,
     pieces: u32,
 }
@@ -105,7 +106,7 @@ impl<S: Scheme> Gather<S> {
             epoch: mapping.truncate_seq(),
             looks_at_version: false,
             is_checked: false,
-            has_handed_out: false,
+            has_told: false,
             tries: 0,
             pieces: 0,
         }
@@ -128,14 +129,8 @@ impl<S: Scheme> Gather<S> {
     /// `Unsupported` in a child process.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step<S>>> {
         loop {
-            if self.mapping.truncate_seq() != self.epoch {
-                if self.has_handed_out && self.version.is_none() {
-                    return Poll::Ready(Ok(Step::Changed));
-                }
-                self.mapping.shared.check_process()?;
-                // The change in progress, if there is one, ends before.
-                drop(version::lock(&self.mapping, self.remote()));
-                (self.epoch, self.is_checked) = (self.mapping.truncate_seq(), false);
+            if !self.look_at_epoch() {
+                return Poll::Ready(Ok(Step::Changed));
             }
             let Some(&(begins, len)) = self.ranges.get(self.range) else {
                 return Poll::Ready(Ok(Step::End));
@@ -151,6 +146,10 @@ impl<S: Scheme> Gather<S> {
                 self.next_range();
                 continue;
             };
+            if self.version.as_ref().is_some_and(|it| self.has_told && offset >= it.len) {
+                self.next_range();
+                continue;
+            }
             let look = self.look(offset, wanted);
             if matches!(look, Ok(Look::Found(..) | Look::End)) {
                 match self.check_cached() {
@@ -165,7 +164,7 @@ impl<S: Scheme> Gather<S> {
                     if self.is_tired(context) {
                         return Poll::Pending;
                     }
-                    if self.planned != (0, 0) {
+                    if self.planned != (0, 0) && !self.mapping.shared.is_inherited() {
                         self.request_ahead(context);
                     }
                     match self.pass(Some((folio, bytes))) {
@@ -174,6 +173,7 @@ impl<S: Scheme> Gather<S> {
                     }
                 }
                 Ok(Look::End) => {
+                    self.has_told = true;
                     self.next_range();
                     continue;
                 }
@@ -186,7 +186,7 @@ impl<S: Scheme> Gather<S> {
                 }
             };
             self.mapping.shared.check_process()?;
-            if !mem::replace(&mut self.looks_at_version, true) && self.has_handed_out {
+            if !mem::replace(&mut self.looks_at_version, true) && self.has_told {
                 match self.check_cached() {
                     Some(true) => {}
                     Some(false) => return Poll::Ready(Ok(Step::Changed)),
@@ -199,26 +199,10 @@ impl<S: Scheme> Gather<S> {
                 Some(Answer::Pending) => return Poll::Pending,
                 Some(Answer::Failed(error)) => return Poll::Ready(Ok(self.fail(error))),
                 Some(Answer::Done(folio, version)) => {
-                    if !self.is_same(&version) {
-                        return Poll::Ready(Ok(Step::Changed));
-                    }
-                    let bytes = walk::bytes_before(version.len, offset, wanted);
-                    self.version = Some(version);
-                    match (folio, bytes) {
-                        (_, None) => self.next_range(),
-                        (Some(folio), Some(bytes)) => {
-                            if let Ok(page) = u32::try_from(missing) {
-                                self.mapping.record(page);
-                                if folio.set_referenced() {
-                                    prefetch::read_ahead_at_marker(&self.mapping, page);
-                                }
-                            }
-                            if let Some(piece) = self.pass(Some((folio, bytes))) {
-                                return Poll::Ready(Ok(piece));
-                            }
-                        }
-                        // It ended without the page, or the page is in the cache: look again.
-                        (None, Some(_)) => {}
+                    // A part past what can be cached is asked for by the last page that can.
+                    let folio = folio.filter(|_| offset / FRAME_SIZE as u64 == missing);
+                    if let Some(step) = self.take((offset, wanted), folio, version) {
+                        return Poll::Ready(Ok(step));
                     }
                 }
                 // It left the cache since it was planned: once more.
@@ -233,6 +217,51 @@ impl<S: Scheme> Gather<S> {
                 }
             }
         }
+    }
+
+    /// Looks if the object changed or was invalidated. Returns `false` if what was told to the
+    /// reader cannot be compared.
+    fn look_at_epoch(&mut self) -> bool {
+        if self.mapping.truncate_seq() == self.epoch {
+            return true;
+        }
+        // The change in progress, if there is one, ends before. In a child it may never.
+        self.epoch = if self.mapping.shared.is_inherited() {
+            self.mapping.truncate_seq()
+        } else {
+            version::lock(&self.mapping, self.remote()).epoch()
+        };
+        self.is_checked = false;
+        !self.has_told || self.version.is_some()
+    }
+
+    /// Takes the answer for the bytes at an offset. Returns `None` if they are to be looked up: the
+    /// request has not the page, which may be in the cache.
+    fn take(
+        &mut self,
+        (offset, wanted): Wanted,
+        folio: Option<FolioRef<S>>,
+        version: RemoteVersion,
+    ) -> Option<Step<S>> {
+        if !self.is_same(&version) {
+            return Some(Step::Changed);
+        }
+        let bytes = walk::bytes_before(version.len, offset, wanted);
+        self.is_checked &= self.version.as_ref() == Some(&version);
+        self.version = Some(version);
+        let Some(bytes) = bytes else {
+            self.has_told = true;
+            self.next_range();
+            return None;
+        };
+        let folio = folio?;
+        if let Ok(page) = page_of(offset) {
+            self.mapping.record(page);
+            if folio.set_referenced() {
+                prefetch::read_ahead_at_marker(&self.mapping, page);
+            }
+        }
+        self.pass(Some((folio, bytes)))
     }
 
     /// Returns `true` if what was found in the cache in this epoch is of the version that is handed
@@ -258,9 +287,9 @@ impl<S: Scheme> Gather<S> {
         Some(is_same)
     }
 
-    /// Returns `true` if nothing of another version was handed out.
+    /// Returns `true` if nothing of another version was told to the reader.
     fn is_same(&self, version: &RemoteVersion) -> bool {
-        let before = self.version.as_ref().filter(|_| self.has_handed_out);
+        let before = self.version.as_ref().filter(|_| self.has_told);
         before.is_none_or(|before| before == version) || broken!("versions-mixed")
     }
 
@@ -294,7 +323,7 @@ impl<S: Scheme> Gather<S> {
         let walk = self.walk.as_mut()?;
         let (folio, bytes) = walk.pass(&self.mapping, found)?;
         let next = walk.next().map(|(offset, _)| offset / FRAME_SIZE as u64);
-        (self.tries, self.has_handed_out) = (0, true);
+        (self.tries, self.has_told) = (0, true);
         if self.ranges.len() == 1
             && let Some(next) = next
         {
@@ -310,14 +339,13 @@ impl<S: Scheme> Gather<S> {
     /// `FileTooLarge` from 16 TiB on, inside the object; `OutOfMemory` if a saturated page cannot
     /// be copied.
     fn look(&self, offset: u64, wanted: usize) -> io::Result<Look<S>> {
-        let len = self.known_len();
-        if len.is_some_and(|len| offset >= len) {
+        if self.mapping.known_len().is_some_and(|len| offset >= len) {
             return Ok(Look::End);
         }
         let page = match page_of(offset) {
             Ok(page) => page,
             // The answer to a request for the last page tells the length.
-            Err(_) if len.is_none() => return Ok(Look::Missing(END - 1)),
+            Err(_) if self.known_len().is_none() => return Ok(Look::Missing(END - 1)),
             Err(error) => return Err(error),
         };
         while let Some(slot) = self.mapping.index.get(page) {

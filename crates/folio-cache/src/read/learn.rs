@@ -15,25 +15,16 @@ use crate::rt::rank::Rank;
 use crate::state::mapping::Mapping;
 use crate::state::remote::Learned;
 
-/// Returns the length of a distant object.
-///
-/// # Errors
-///
-/// `Unsupported` in a child process, otherwise what the backing returns.
-pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<u64> {
-    ask(mapping, blocks).await?;
-    Ok(mapping.len())
-}
-
-/// Asks for the version, and takes it as the one that is known.
+/// Asks for the version, and takes it as the one that is known, unless the object was invalidated
+/// meanwhile. Returns its length.
 ///
 /// # Errors
 ///
 /// `Unsupported` in a child process, `StaleNetworkFileHandle` if another version is known and the
 /// backing wants that to fail, otherwise what the backing returns.
-pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<()> {
+pub(crate) async fn learn<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> io::Result<u64> {
     mapping.shared.check_process()?;
-    let Some(remote) = mapping.remote() else { return Ok(()) };
+    let Some(remote) = mapping.remote() else { return Ok(mapping.len()) };
     let backing = remote.backing();
     let on_change = backing.on_change();
     // A blocking caller leaves the polls to the spawner, if there is one.
@@ -49,7 +40,7 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
         drop(permits);
         waiter
     } else {
-        let shared = Arc::clone(&mapping.shared);
+        let (shared, epoch) = (Arc::clone(&mapping.shared), mapping.truncate_seq());
         let wish =
             Wish { target: target(mapping, remote, &*backing), rank: Rank::new(0), weight: 0 };
         let ask = |flight: Weak<Flight<Learned>>| -> Task<_> {
@@ -57,7 +48,8 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
                 let _of_backing =
                     permit(&shared, &permits, wish.clone(), Weak::clone(&flight) as _).await;
                 let _of_cache = permit(&shared, &shared.remote_permits, wish, flight).await;
-                backing.version().await.map_err(|error| Arc::new(error::share(error)))
+                let told = backing.version().await;
+                told.map(|version| (version, epoch)).map_err(|error| Arc::new(error::share(error)))
             })
         };
         let panicked = || -> Learned { Err(Arc::new(io::Error::other("the backing panicked"))) };
@@ -78,6 +70,7 @@ pub(crate) async fn ask<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
     let reported = learned.expect("the flight ended");
     drop(waiter);
     remote.with_any_active(|_| ());
-    let reported = reported?;
-    version::lock(mapping, remote).agree(&reported, on_change)
+    let (reported, epoch) = reported?;
+    version::lock(mapping, remote).agree_since(epoch, &reported, on_change)?;
+    Ok(reported.len)
 }

@@ -432,7 +432,7 @@ fn publish<S: Scheme>(
         room::make_slot_to_read(mapping, first);
     }
     let (mut published, mut gaps) = (Vec::with_capacity(frames.folios.len()), Vec::new());
-    let mut folios = Vec::new();
+    let (mut folios, mut keeps_first) = (Vec::new(), false);
     {
         let mut version = version::lock(mapping, remote);
         let is_stale = mapping.truncate_seq() != epoch && !broken!("stale-publish");
@@ -462,6 +462,7 @@ fn publish<S: Scheme>(
             let Some(Ok(slot)) = slot else {
                 // There is no room for it, or it may be old: its readers get it without the cache.
                 mapping.count(Count::Uncached, 1);
+                keeps_first |= n == 0;
                 folios.push((u64::from(page), folio.init()));
                 locked_slots.push(None);
                 continue;
@@ -495,5 +496,5 @@ fn publish<S: Scheme>(
     if !mapping.is_open() {
         kept::keep(mapping);
     }
-    Ok(Outcome::Done(Published::new(&mapping.shared, folios, reported.clone())))
+    Ok(Outcome::Done(Published::new(&mapping.shared, folios, reported.clone(), keeps_first)))
 }

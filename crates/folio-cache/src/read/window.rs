@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -51,7 +52,7 @@ pub(super) struct Window<S: Scheme> {
     by_page: BTreeMap<u64, usize>,
     /// The pages requested and not yet handed out.
     pub(super) ahead: u64,
-    /// What was requested before this epoch is no answer.
+    /// Requests from before this epoch are no answers.
     pub(super) since: u64,
     /// Made at the first request.
     ready: Option<ReadySet>,
@@ -186,6 +187,11 @@ impl<S: Scheme> Window<S> {
             self.by_page.remove(&it.pages.start);
             self.ahead -= it.pages.end - it.pages.start;
             self.unused.push(number);
+            if self.mapping.shared.is_inherited() {
+                // Its locks may be held by threads that do not exist here.
+                mem::forget(it);
+                return;
+            }
             // Its pages came for this reader alone.
             if self.how.advice == Advice::Once && it.is_new {
                 drop_pages::evict_clean(&self.mapping, it.pages, drop_pages::Keep::Used);
@@ -197,8 +203,7 @@ impl<S: Scheme> Window<S> {
 impl<S: Scheme> Drop for Window<S> {
     fn drop(&mut self) {
         if self.in_flight.iter().any(Option::is_some) && self.mapping.shared.is_inherited() {
-            // Their locks may be held by threads that do not exist here.
-            std::mem::forget(std::mem::take(&mut self.in_flight));
+            mem::forget(mem::take(&mut self.in_flight));
         } else if self.how.advice == Advice::Once {
             self.forget_before(END);
         }

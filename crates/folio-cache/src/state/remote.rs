@@ -59,8 +59,9 @@ pub(crate) struct Active<S: Scheme> {
     pub(crate) permits: Arc<Permits>,
 }
 
-/// The result of a request for the version.
-pub(crate) type Learned = Result<RemoteVersion, Arc<io::Error>>;
+/// The result of a request for the version: with it, the number of changes and invalidations before
+/// the request.
+pub(crate) type Learned = Result<(RemoteVersion, u64), Arc<io::Error>>;
 
 impl<S: Scheme> Active<S> {
     fn new(in_flight: usize) -> Self {
@@ -300,7 +301,8 @@ pub(crate) enum Outcome<S: Scheme> {
 /// References to the pages of a request, until its waiters have them.
 pub(crate) struct Published<S: Scheme> {
     shared: Arc<Shared<S>>,
-    /// The folios, each with its first page, in order. Empty if too many wait to be taken.
+    /// The folios, each with its first page, in order. At most the first if too many wait to be
+    /// taken.
     folios: Vec<(u64, FolioRef<S>)>,
     pages: usize,
     version: RemoteVersion,
@@ -310,10 +312,13 @@ pub(crate) struct Published<S: Scheme> {
 const UNTAKEN_SHARE: usize = 4;
 
 impl<S: Scheme> Published<S> {
+    /// Takes the folios of a request. If too many wait to be taken already, keeps none of them, or
+    /// the first alone: one that is not in the cache, so that its reader gets on.
     pub(crate) fn new(
         shared: &Arc<Shared<S>>,
         folios: Vec<(u64, FolioRef<S>)>,
         version: RemoteVersion,
+        keeps_first: bool,
     ) -> Self {
         let pages = folios.iter().map(|(_, folio)| folio.order().frames() as usize).sum();
         let most = shared.capacity() / folio_frames::FRAME_SIZE / UNTAKEN_SHARE;
@@ -321,7 +326,8 @@ impl<S: Scheme> Published<S> {
         if shared.memory_wait.keep_unpolled(pages, most) {
             Self { shared, folios, pages, version }
         } else {
-            Self { shared, folios: Vec::new(), pages: 0, version }
+            let folios = folios.into_iter().take(usize::from(keeps_first)).collect();
+            Self { shared, folios, pages: 0, version }
         }
     }
 

@@ -120,8 +120,8 @@ counters! {
     RefusedMoved refused_moved,
     /// Sleeps until a page was no longer in progress.
     Waits waits,
-    /// Pages that were read without the cache, because there was no room to index them, or in the
-    /// share of their group. They count as misses too.
+    /// Pages that were read without the cache, because there was no room to index them or in the
+    /// share of their group, or their object changed meanwhile. They count as misses too.
     Uncached uncached,
     /// Signals of memory pressure that were read. Those of one reading count as one.
     PressureSignals pressure_signals,

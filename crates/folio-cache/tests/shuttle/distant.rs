@@ -291,37 +291,53 @@ fn no_page_of_an_invalidated_version_is_published() {
     invalidated(RANDOM);
 }
 
-/// The first of the pages that are read is cached when the object changes and is invalidated.
-/// Another reader brings its new version. What the object has does not change in the other case, and
-/// no read fails.
-fn half_cached(search: Search, after: u8) {
-    explore("an invalidation beside a read of which a page is cached", search, move || {
+/// The change of an object while two of its pages are read, of which the first is cached.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// It is invalidated twice, and stays as it is: no read fails.
+    Invalidations,
+    /// It changes and is invalidated.
+    Told,
+    /// It changes, and another reader is the first that finds this.
+    Found,
+}
+
+fn half_cached(search: Search, change: Change) {
+    explore("a change beside a read of which a page is cached", search, move || {
         let world = World::new();
         world.gate.open();
         assert!(world.file.bytes(0, 1).unwrap()[0] == 1);
-        let (cache, gate, key) = (world.cache.clone(), Arc::clone(&world.gate), world.file.key());
-        let change: Thread = Box::new(move || {
-            gate.state.lock().version = after;
-            step();
-            cache.invalidate(&key);
-            step();
-            cache.invalidate(&key);
+        let gate = Arc::clone(&world.gate);
+        let changes = world.thread(move |file| {
+            let times = match change {
+                Change::Invalidations => 2,
+                Change::Told => 1,
+                Change::Found => 0,
+            };
+            if times < 2 {
+                gate.state.lock().version = 2;
+            }
+            for _ in 0..times {
+                step();
+                file.invalidate();
+            }
+            assert_eq!(file.bytes(2 * FRAME_SIZE as u64, 8).unwrap().len(), 8);
         });
         let reader = world.thread(|file| {
             let read = file.bytes(FRAME_SIZE as u64 - 4, 8).unwrap();
             let first = read[0];
             assert!(read.len() == 8 && read.iter().all(|&byte| byte == first), "{read:?}");
         });
-        race(vec![reader, change, world.reader(0)]);
+        race(vec![reader, changes, world.reader(0)]);
         world.end();
     });
 }
 
 #[test]
 fn what_is_cached_and_what_is_requested_are_of_one_version() {
-    for after in [1, 2] {
-        half_cached(deeper(1), after);
-        half_cached(RANDOM, after);
+    for change in [Change::Invalidations, Change::Told, Change::Found] {
+        half_cached(deeper(1), change);
+        half_cached(RANDOM, change);
     }
 }
 
