@@ -1,8 +1,8 @@
 //! The version of a distant object: learned from the first answer, compared with each further one.
 //!
-//! `truncate_seq` counts its changes too: before the pages of the old version leave, after that, and
-//! after the new length is stored. A reader of several pages that finds it unchanged at its end has
-//! seen one version.
+//! `truncate_seq` counts its changes too: before the pages of the old version leave, after that,
+//! and after the new length is stored. A reader of several pages that finds it unchanged at its end
+//! has seen one version.
 
 use std::io;
 use std::sync::Weak;
