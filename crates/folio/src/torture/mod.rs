@@ -114,7 +114,7 @@ fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
     if bytes < least || bytes > most {
         bail!(
             "--memory {} ({bytes} bytes) is out of range: \
-             with {threads} threads it must be {} to {}, the memory of this machine",
+             with --threads {threads} it must be {} to {}, the memory of this machine",
             Size(bytes),
             Size(least),
             Size(most)
