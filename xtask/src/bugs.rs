@@ -300,6 +300,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("invalidated_reads")],
     },
     Bug {
+        name: "order-unknown",
+        breaks: "an answer replaces a version that the store told after the request was made",
+        caught_by: &[Check::Cache("invalidated_reads")],
+    },
+    Bug {
         name: "length-before-pages",
         breaks: "writeback loads the length before it pins the pages: appended bytes are lost",
         caught_by: &[Check::Cache("append_order"), Check::CacheShuttle],

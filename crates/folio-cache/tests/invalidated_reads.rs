@@ -43,8 +43,10 @@ struct Store {
 
 impl Store {
     fn disturb(&self) {
-        if let Some((during, file)) = &mut *self.during.lock().unwrap() {
-            during(self.distant.requests().len(), &self.distant, file);
+        let now = self.during.lock().unwrap().take();
+        if let Some((mut during, file)) = now {
+            during(self.distant.requests().len(), &self.distant, &file);
+            self.during.lock().unwrap().get_or_insert((during, file));
         }
     }
 }
@@ -245,6 +247,51 @@ fn a_version_from_before_an_invalidation_is_not_kept() {
     assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
     assert_eq!(world.file.known_len(), None);
     assert!(world.file.bytes(60, 10).unwrap() == new[60..70]);
+    world.end();
+}
+
+/// A request was answered before the object changes, and the answer comes after a revalidation.
+#[test]
+fn an_answer_from_before_a_revalidation_is_not_kept() {
+    let (old, new) = (bytes(50, 1), bytes(1000, 2));
+    for knows in [false, true] {
+        let world = World::new(&old);
+        let mut changed = Some(new.clone());
+        world.during_each(move |_, distant, file| {
+            let Some(new) = changed.take() else { return };
+            distant.replace(&new);
+            if knows {
+                assert!(file.bytes(5000, 1).unwrap().is_empty());
+            }
+            assert!(!file.revalidate().unwrap(), "no other version was known");
+            // Nor does a later read join the request.
+            assert!(file.bytes(0, 10).unwrap() == new[..10]);
+        });
+        let read = world.file.bytes(0, 10).unwrap();
+        assert!(read == old[..10] || read == new[..10], "the call is older than the change");
+        assert!(world.file.bytes(0, 10).unwrap() == new[..10]);
+        assert_eq!(world.file.known_len(), Some(1000));
+        drop(read);
+        world.end();
+    }
+}
+
+#[test]
+fn an_answer_from_before_an_open_with_a_version_is_not_kept() {
+    let (old, new) = (bytes(50, 1), bytes(1000, 2));
+    let world = World::new(&old);
+    let (mut changed, cache) = (Some(new.clone()), world.cache.clone());
+    let store = Arc::downgrade(&world.store);
+    world.during_each(move |_, distant, file| {
+        let Some(new) = changed.take() else { return };
+        distant.replace(&new);
+        let store = store.upgrade().expect("it answers");
+        let again = cache.open_async_with(store, &distant.now()).unwrap();
+        assert_eq!(again.key(), file.key());
+        assert!(again.bytes(0, 10).unwrap() == new[..10]);
+    });
+    world.file.bytes(0, 10).unwrap();
+    assert!(world.file.bytes(0, 10).unwrap() == new[..10]);
     world.end();
 }
 

@@ -138,7 +138,9 @@ pub(crate) fn open_with<S: Scheme>(
     let on_change = backing.on_change();
     let file = open(shared, backing, group)?;
     if let Some(remote) = file.opened.mapping.remote() {
-        version::lock(&file.opened.mapping, remote).agree(version, on_change)?;
+        let mut lock = version::lock(&file.opened.mapping, remote);
+        lock.agree(version, on_change)?;
+        lock.forget_unversioned();
     }
     Ok(file)
 }
@@ -162,7 +164,7 @@ impl<S: Scheme> File<S> {
     pub async fn len_async(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => learn::learn(&self.opened.mapping, false).await,
+            None => learn::len(&self.opened.mapping, false).await,
         }
     }
 
@@ -170,16 +172,14 @@ impl<S: Scheme> File<S> {
     pub(crate) fn len_or_error(&self) -> io::Result<u64> {
         match self.known_len() {
             Some(len) => Ok(len),
-            None => block_on(learn::learn(&self.opened.mapping, true)),
+            None => block_on(learn::len(&self.opened.mapping, true)),
         }
     }
 
     /// Asks the store for the version, and drops the pages if it is another one. Returns `true`
     /// then.
     pub(crate) fn revalidate_distant(&self) -> io::Result<bool> {
-        let before = self.opened.mapping.truncate_seq();
-        block_on(learn::learn(&self.opened.mapping, true))?;
-        Ok(self.opened.mapping.truncate_seq() != before)
+        block_on(learn::revalidate(&self.opened.mapping))
     }
 
     /// Reads into several buffers from an offset each. Returns the result of each.

@@ -74,7 +74,7 @@ impl<S: Scheme> File<S> {
             let range = (offset, usize::try_from(len).unwrap_or(usize::MAX));
             let how = How { pauses: true, ..self.how() };
             let mut gather = Gather::new(&self.opened.mapping, how, &[range]);
-            gather.looks_at_version = true;
+            gather.check_from_the_start();
             Box::new(gather)
         });
         ByteStream {

@@ -78,6 +78,41 @@ impl<S: Scheme> VersionLock<'_, S> {
         }
     }
 
+    /// Takes the version that the answer of a request tells. The request was made in an epoch, and
+    /// the version was known then or not. Returns `false` if the answer may be older than what is
+    /// known now: then nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// `StaleNetworkFileHandle` if another version was known and the backing wants that to fail.
+    pub(crate) fn agree_with(
+        &mut self,
+        is_versioned: bool,
+        epoch: u64,
+        reported: &RemoteVersion,
+        on_change: OnChange,
+    ) -> io::Result<bool> {
+        if self.mapping.truncate_seq() != epoch && !broken!("stale-publish") {
+            return Ok(false);
+        }
+        // The version became known while it was in flight.
+        if !is_versioned
+            && on_change != OnChange::Fail
+            && self.mapping.known_version().is_some_and(|known| known != *reported)
+            && !broken!("order-unknown")
+        {
+            return Ok(false);
+        }
+        self.agree(reported, on_change)?;
+        Ok(true)
+    }
+
+    /// Has no reader join the requests that were made before the version was known: the store has
+    /// told it now.
+    pub(crate) fn forget_unversioned(&self) {
+        self.remote.with_any_active(|active| active.table.forget_unversioned());
+    }
+
     /// Takes a version for which the store was asked in an epoch. If the object was invalidated or
     /// changed since, the version may be old: then none is known, unless it is the same one.
     ///

@@ -53,7 +53,9 @@ pub(crate) async fn gather<S: Scheme>(
     for versions in 0..MAX_VERSIONS {
         sink.begin();
         let mut gather = Gather::new(mapping, how, ranges);
-        gather.looks_at_version = versions > 0;
+        if versions > 0 {
+            gather.check_from_the_start();
+        }
         loop {
             match future::poll_fn(|context| gather.poll_next(context)).await? {
                 Step::Piece(range, folio, bytes) => sink.push(range, folio, bytes)?,

@@ -9,7 +9,6 @@
 //! of the request get them. So each answer is progress, however often others invalidate.
 
 use std::io;
-use std::mem;
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
@@ -24,8 +23,9 @@ use crate::backing::remote::RemoteVersion;
 use crate::coherence::version;
 use crate::policy::Advice;
 use crate::read::lookup;
+use crate::read::plan;
 use crate::read::prefetch;
-use crate::read::request::{self, How};
+use crate::read::request::How;
 use crate::read::walk::{self, Walk};
 use crate::read::window::{Answer, END, Window};
 use crate::state::frames::FolioRef;
@@ -66,6 +66,15 @@ enum Look<S: Scheme> {
     Changing,
 }
 
+/// The comparison of the version with that of the pages that are cached in this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// From the first miss on, as it takes a lock.
+    Later,
+    Due,
+    Done,
+}
+
 /// The progress of one reader.
 pub(crate) struct Gather<S: Scheme> {
     mapping: Arc<Mapping<S>>,
@@ -79,13 +88,11 @@ pub(crate) struct Gather<S: Scheme> {
     window: Window<S>,
     /// The version of what is handed out.
     version: Option<RemoteVersion>,
+    /// An answer has told the version in this call of the reader.
+    is_current: bool,
     /// The number of changes and invalidations up to the last look at the version.
     epoch: u64,
-    /// The version is looked at before anything is handed out. Otherwise from the first miss on:
-    /// a look takes a lock.
-    pub(crate) looks_at_version: bool,
-    /// All pages that are cached in this epoch are of the version.
-    is_checked: bool,
+    check: Check,
     /// A piece or an end of the version was told to the reader.
     has_told: bool,
     tries: u32,
@@ -103,9 +110,9 @@ impl<S: Scheme> Gather<S> {
             planned: (0, 0),
             window: Window::new(mapping, how),
             version: None,
+            is_current: false,
             epoch: mapping.truncate_seq(),
-            looks_at_version: false,
-            is_checked: false,
+            check: Check::Later,
             has_told: false,
             tries: 0,
             pieces: 0,
@@ -116,10 +123,17 @@ impl<S: Scheme> Gather<S> {
         self.mapping.remote().expect("only distant objects are gathered")
     }
 
+    /// Compares the version before anything is handed out, and not only from the first miss on.
+    pub(crate) fn check_from_the_start(&mut self) {
+        self.check = Check::Due;
+    }
+
     /// Begins a further call of the reader: what was requested before an invalidation that came
     /// before the call is no answer to it.
     pub(crate) fn begin_call(&mut self) {
-        self.window.since = self.mapping.truncate_seq();
+        let now = self.mapping.truncate_seq();
+        self.is_current &= self.window.since == now;
+        self.window.since = now;
     }
 
     /// Returns what comes next.
@@ -146,7 +160,8 @@ impl<S: Scheme> Gather<S> {
                 self.next_range();
                 continue;
             };
-            if self.version.as_ref().is_some_and(|it| self.has_told && offset >= it.len) {
+            if self.version.as_ref().is_some_and(|it| self.is_current && offset >= it.len) {
+                self.has_told = true;
                 self.next_range();
                 continue;
             }
@@ -186,11 +201,12 @@ impl<S: Scheme> Gather<S> {
                 }
             };
             self.mapping.shared.check_process()?;
-            if !mem::replace(&mut self.looks_at_version, true) && self.has_told {
-                match self.check_cached() {
-                    Some(true) => {}
-                    Some(false) => return Poll::Ready(Ok(Step::Changed)),
-                    None => continue,
+            if self.check == Check::Later {
+                self.check = Check::Due;
+                match self.has_told.then(|| self.check_cached()) {
+                    Some(Some(false)) => return Poll::Ready(Ok(Step::Changed)),
+                    Some(None) => continue,
+                    _ => {}
                 }
             }
             self.request_ahead(context);
@@ -231,7 +247,7 @@ impl<S: Scheme> Gather<S> {
         } else {
             version::lock(&self.mapping, self.remote()).epoch()
         };
-        self.is_checked = false;
+        self.forget_check();
         !self.has_told || self.version.is_some()
     }
 
@@ -247,8 +263,10 @@ impl<S: Scheme> Gather<S> {
             return Some(Step::Changed);
         }
         let bytes = walk::bytes_before(version.len, offset, wanted);
-        self.is_checked &= self.version.as_ref() == Some(&version);
-        self.version = Some(version);
+        if self.version.as_ref() != Some(&version) {
+            self.forget_check();
+        }
+        (self.version, self.is_current) = (Some(version), true);
         let Some(bytes) = bytes else {
             self.has_told = true;
             self.next_range();
@@ -267,15 +285,19 @@ impl<S: Scheme> Gather<S> {
     /// Returns `true` if what was found in the cache in this epoch is of the version that is handed
     /// out, as far as that is looked at, and `None` if it is to be looked up again.
     fn check_cached(&mut self) -> Option<bool> {
-        let is_done = self.is_checked || !self.looks_at_version;
-        let known = if is_done { None } else { self.mapping.known_version() };
+        let is_due = self.check == Check::Due;
+        let known = if is_due { self.mapping.known_version() } else { None };
         // Acquire: pairs with Release where it is counted up, before any page of the old version
         // leaves. The page was found before.
         if self.mapping.truncate_seq() != self.epoch {
             return None;
         }
-        if is_done || (known.is_none() && self.mapping.shared.is_inherited()) {
+        if !is_due {
             return Some(true);
+        }
+        if known.is_none() && self.mapping.shared.is_inherited() {
+            // In a child no version is learned.
+            return Some(!self.has_told || self.version.is_none());
         }
         let Some(known) = known else {
             // It is being forgotten.
@@ -283,8 +305,17 @@ impl<S: Scheme> Gather<S> {
             return None;
         };
         let is_same = self.is_same(&known);
-        (self.version, self.is_checked) = (Some(known), is_same);
+        self.version = Some(known);
+        if is_same {
+            self.check = Check::Done;
+        }
         Some(is_same)
+    }
+
+    fn forget_check(&mut self) {
+        if self.check == Check::Done {
+            self.check = Check::Due;
+        }
     }
 
     /// Returns `true` if nothing of another version was told to the reader.
@@ -401,7 +432,7 @@ impl<S: Scheme> Gather<S> {
     fn request_again(&mut self, page: u64, context: &Context<'_>) {
         let all = self.pages_of(self.range);
         let end = if self.planned.0 > self.range { all.end } else { self.planned.1 };
-        let most = request::limits(&self.mapping, &*self.remote().backing()).request;
+        let most = plan::limits(&self.mapping, &*self.remote().backing()).request;
         let end = end.min(page + most).min(self.window.first_from(page)).max(page + 1);
         self.window.request(slice::from_ref(&(page..end)), context);
     }
@@ -453,7 +484,7 @@ impl<S: Scheme> Gather<S> {
                 if !batch.is_empty() {
                     break;
                 }
-                let most = request::limits(&self.mapping, &*self.remote().backing()).request;
+                let most = plan::limits(&self.mapping, &*self.remote().backing()).request;
                 end = end.min(first + most);
                 left = end - first;
                 if self.window.ahead > 0 {
@@ -464,6 +495,6 @@ impl<S: Scheme> Gather<S> {
             left -= end - first;
             self.planned.1 = end;
         }
-        crate::read::plan::merge(batch)
+        plan::merge(batch)
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct InTable<S: Scheme> {
     pub(super) first: u64,
     /// The permits of its backing. `None` once it is dropped.
     pub(super) permits: Option<Arc<Permits>>,
+    /// The version was known when it was requested.
+    pub(super) is_versioned: bool,
     /// It has a result.
     pub(super) is_over: bool,
 }

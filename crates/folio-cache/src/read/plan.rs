@@ -2,7 +2,34 @@
 
 use std::ops::Range;
 
+use folio_frames::FRAME_SIZE;
+use folio_ref::Scheme;
 use smallvec::SmallVec;
+
+use crate::backing::remote::AsyncBacking;
+use crate::state::mapping::Mapping;
+
+/// While memory is short, gaps up to one part in this many of the longest are read through: their
+/// pages are not kept then.
+const SHORT_GAP: u64 = 4;
+
+/// Memory is short if less than one part in this many is free: a run of pages that left makes room
+/// for a moment.
+const FREE_SHARE: u32 = 16;
+
+/// Returns what limits the requests of a backing.
+pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking) -> Limits {
+    let preferences = backing.preferences();
+    let zone = mapping.shared.zone();
+    let is_short = zone.free_frames() < zone.online_frames() / FREE_SHARE;
+    let gap_bytes = preferences.gap_bytes / if is_short { SHORT_GAP } else { 1 };
+    // Two requests fit into the memory for those in flight.
+    let most = mapping.shared.remote_permits.half_of_one() as u64;
+    Limits {
+        request: preferences.request_bytes.div_ceil(FRAME_SIZE as u64).clamp(1, most),
+        gap: gap_bytes / FRAME_SIZE as u64,
+    }
+}
 
 /// The limits of the requests, in pages.
 #[derive(Clone, Copy, Debug)]

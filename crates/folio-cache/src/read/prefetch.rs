@@ -169,7 +169,7 @@ pub(crate) fn prefetch<S: Scheme>(mapping: &Arc<Mapping<S>>, ranges: &[Range<u64
     if let Some(remote) = mapping.remote() {
         if known.is_none() {
             // The object may end long before: the first request tells.
-            let most = request::limits(mapping, &*remote.backing()).request;
+            let most = plan::limits(mapping, &*remote.backing()).request;
             for range in &mut wanted {
                 range.end = range.end.min(range.start + most);
             }

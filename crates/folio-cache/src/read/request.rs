@@ -47,13 +47,6 @@ use crate::state::units::CACHED;
 /// The share of the cache's memory that the requests in flight may have.
 pub(crate) const IN_FLIGHT_SHARE: usize = 4;
 
-/// While memory is short, gaps up to one part in this many of the longest are read through: their
-/// pages are not kept then.
-const SHORT_GAP: u64 = 4;
-/// Memory is short if less than one part in this many is free: a run of pages that left makes room
-/// for a moment.
-const FREE_SHARE: u32 = 16;
-
 /// The pauses of a request that finds no memory, 85 ms in all.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(1),
@@ -91,20 +84,6 @@ pub(crate) struct How {
     pub(crate) marker: Option<u64>,
 }
 
-/// Returns what limits the requests of a backing.
-pub(crate) fn limits<S: Scheme>(mapping: &Mapping<S>, backing: &dyn AsyncBacking) -> Limits {
-    let preferences = backing.preferences();
-    let zone = mapping.shared.zone();
-    let is_short = zone.free_frames() < zone.online_frames() / FREE_SHARE;
-    let gap_bytes = preferences.gap_bytes / if is_short { SHORT_GAP } else { 1 };
-    // Two requests fit into the memory for those in flight.
-    let most = mapping.shared.remote_permits.half_of_one() as u64;
-    Limits {
-        request: preferences.request_bytes.div_ceil(FRAME_SIZE as u64).clamp(1, most),
-        gap: gap_bytes / FRAME_SIZE as u64,
-    }
-}
-
 /// Requests what is missing of some pages, sorted and apart, and joins the requests in flight that
 /// have others of them. One that waits for its turn gets the priority of its reader, if that is
 /// higher. Returns a waiter for each. Nothing was polled yet.
@@ -115,7 +94,7 @@ pub(crate) fn request<S: Scheme>(
     how: How,
 ) -> Vec<Part<S>> {
     let backing = remote.backing();
-    let (limits, in_flight) = (limits(mapping, &*backing), backing.preferences().in_flight);
+    let (limits, in_flight) = (plan::limits(mapping, &*backing), backing.preferences().in_flight);
     let mut joined = Joined::default();
     let (parts, permits) = remote.with_active(in_flight, |active| {
         let parts = request_under_lock(mapping, active, wanted, (limits, how), &mut joined);
@@ -140,7 +119,7 @@ fn request_under_lock<S: Scheme>(
     let mut missing: Vec<Range<u64>> = Vec::new();
     let Active { table, permits, .. } = active;
     // Under the lock of the table. A request leaves it after its pages were published.
-    let epoch = mapping.truncate_seq();
+    let (epoch, is_versioned) = (mapping.truncate_seq(), mapping.known_len().is_some());
     for range in wanted {
         let mut page = range.start;
         while page < range.end {
@@ -177,6 +156,7 @@ fn request_under_lock<S: Scheme>(
             id,
             first: pages.start,
             permits: Some(Arc::clone(permits)),
+            is_versioned,
             is_over: false,
         };
         let asked = Asked { wanted: plan::within(&pages, &missing), pages: pages.clone() };
@@ -184,7 +164,7 @@ fn request_under_lock<S: Scheme>(
         let own = Arc::clone(&rank);
         let run = |flight| Box::pin(run(entry, asked, (epoch, how), (own, flight))) as Task<_>;
         let waiter = Flight::begin_with(run, panicked);
-        table.insert(id, &pages, &waiter, rank);
+        table.insert(id, &pages, &waiter, (rank, is_versioned));
         parts.push(Part { pages, is_new: true, waiter });
     }
     parts
@@ -435,10 +415,7 @@ fn publish<S: Scheme>(
     let (mut folios, mut keeps_first) = (Vec::new(), false);
     {
         let mut version = version::lock(mapping, remote);
-        let is_stale = mapping.truncate_seq() != epoch && !broken!("stale-publish");
-        if !is_stale {
-            version.agree(reported, on_change)?;
-        }
+        let is_fresh = version.agree_with(entry.is_versioned, epoch, reported, on_change)?;
         let mut locked_slots: Vec<Option<FrozenSlot<'_, S>>> =
             Vec::with_capacity(frames.folios.len());
         for (n, mut folio) in mem::take(&mut frames.folios).into_iter().enumerate() {
@@ -458,7 +435,7 @@ fn publish<S: Scheme>(
                 folio.set_readahead(how.marker == Some(u64::from(page)));
             }
             let (pfn, owner_data) = (folio.pfn(), folio.owner_data());
-            let slot = (n < room && !is_stale).then(|| room::try_make_slot(mapping, page));
+            let slot = (n < room && is_fresh).then(|| room::try_make_slot(mapping, page));
             let Some(Ok(slot)) = slot else {
                 // There is no room for it, or it may be old: its readers get it without the cache.
                 mapping.count(Count::Uncached, 1);

@@ -231,6 +231,8 @@ struct Entry<S: Scheme> {
     end: u64,
     flight: WeakFlight<S>,
     rank: Arc<Rank>,
+    /// The version was known when it was requested.
+    is_versioned: bool,
 }
 
 /// A request in flight.
@@ -260,9 +262,10 @@ impl<S: Scheme> Table<S> {
         id: u64,
         pages: &Range<u64>,
         waiter: &Waiter<Outcome<S>>,
-        rank: Arc<Rank>,
+        (rank, is_versioned): (Arc<Rank>, bool),
     ) {
-        let entry = Entry { id, end: pages.end, flight: Arc::downgrade(waiter.flight()), rank };
+        let flight = Arc::downgrade(waiter.flight());
+        let entry = Entry { id, end: pages.end, flight, rank, is_versioned };
         self.in_flight.insert(pages.start, entry);
     }
 
@@ -276,6 +279,12 @@ impl<S: Scheme> Table<S> {
     /// Removes the request that begins at a page: it was cancelled.
     pub(crate) fn remove_cancelled(&mut self, first: u64) {
         self.in_flight.remove(&first);
+    }
+
+    /// Forgets the requests that were made before the version was known. What they answer may be
+    /// older than the version that the store told since: no reader joins them any more.
+    pub(crate) fn forget_unversioned(&mut self) {
+        self.in_flight.retain(|_, entry| entry.is_versioned);
     }
 
     /// Forgets all requests: they belong to a version that is no longer valid. Returns their
@@ -326,8 +335,12 @@ impl<S: Scheme> Published<S> {
         if shared.memory_wait.keep_unpolled(pages, most) {
             Self { shared, folios, pages, version }
         } else {
-            let folios = folios.into_iter().take(usize::from(keeps_first)).collect();
-            Self { shared, folios, pages: 0, version }
+            let first = folios.into_iter().next().filter(|_| {
+                // Half as much again, for those that would not get on.
+                keeps_first && shared.memory_wait.keep_unpolled(1, most + most / 2)
+            });
+            let folios: Vec<_> = first.into_iter().collect();
+            Self { shared, pages: folios.len(), folios, version }
         }
     }
 
