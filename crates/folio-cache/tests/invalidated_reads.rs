@@ -250,6 +250,23 @@ fn a_version_from_before_an_invalidation_is_not_kept() {
     world.end();
 }
 
+#[test]
+fn a_version_from_before_a_revalidation_is_not_kept() {
+    let (old, new) = (bytes(50, 1), bytes(1000, 2));
+    let world = World::new(&old);
+    let mut changed = Some(new.clone());
+    world.during_each(move |_, distant, file| {
+        if let Some(new) = changed.take() {
+            distant.replace(&new);
+            assert!(!file.revalidate().unwrap(), "no other version was known");
+        }
+    });
+    assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
+    assert_eq!(world.file.known_version(), Some(world.store.distant.now()));
+    assert!(world.file.bytes(60, 10).unwrap() == new[60..70]);
+    world.end();
+}
+
 /// A request was answered before the object changes, and the answer comes after a revalidation.
 #[test]
 fn an_answer_from_before_a_revalidation_is_not_kept() {

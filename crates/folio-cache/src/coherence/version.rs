@@ -113,6 +113,16 @@ impl<S: Scheme> VersionLock<'_, S> {
         self.remote.with_any_active(|active| active.table.forget_unversioned());
     }
 
+    /// Takes a version for which the store was asked in an epoch, when none was known. If the object
+    /// was invalidated since, or the store has told another version, this one may be older: then
+    /// nothing changes.
+    pub(crate) fn set_if_unknown(&mut self, epoch: u64, reported: &RemoteVersion) {
+        let is_current = self.mapping.truncate_seq() == epoch || broken!("late-version-kept");
+        if is_current && self.mapping.known_version().is_none() {
+            self.mapping.set_version(self.remote, reported);
+        }
+    }
+
     /// Takes a version for which the store was asked in an epoch. If the object was invalidated or
     /// changed since, the version may be old: then none is known, unless it is the same one.
     ///
@@ -125,7 +135,7 @@ impl<S: Scheme> VersionLock<'_, S> {
         reported: &RemoteVersion,
         on_change: OnChange,
     ) -> io::Result<()> {
-        if self.mapping.truncate_seq() == epoch || broken!("late-version-kept") {
+        if self.mapping.truncate_seq() == epoch {
             return self.agree(reported, on_change);
         }
         if self.mapping.known_version().is_some_and(|known| known != *reported) {

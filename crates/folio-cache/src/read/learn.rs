@@ -27,8 +27,7 @@ pub(crate) async fn len<S: Scheme>(mapping: &Arc<Mapping<S>>, blocks: bool) -> i
     // Joined by those that come before the answer. The state of the object may be older than their
     // call: it is the one that a request in flight would tell.
     let (reported, epoch) = ask(mapping, remote, blocks, true).await?;
-    let on_change = remote.backing().on_change();
-    version::lock(mapping, remote).agree_since(epoch, &reported, on_change)?;
+    version::lock(mapping, remote).set_if_unknown(epoch, &reported);
     Ok(reported.len)
 }
 
