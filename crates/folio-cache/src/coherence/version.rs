@@ -113,9 +113,9 @@ impl<S: Scheme> VersionLock<'_, S> {
         self.remote.with_any_active(|active| active.table.forget_unversioned());
     }
 
-    /// Takes a version for which the store was asked in an epoch, when none was known. If the object
-    /// was invalidated since, or the store has told another version, this one may be older: then
-    /// nothing changes.
+    /// Takes a version for which the store was asked in an epoch, when none was known. If the
+    /// object was invalidated since, or the store has told another version, this one may be older:
+    /// then nothing changes.
     pub(crate) fn set_if_unknown(&mut self, epoch: u64, reported: &RemoteVersion) {
         let is_current = self.mapping.truncate_seq() == epoch || broken!("late-version-kept");
         if is_current && self.mapping.known_version().is_none() {
