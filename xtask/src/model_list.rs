@@ -31,7 +31,7 @@ const fn broken(rules: &'static str, what: &'static str, flags: &'static str) ->
 }
 
 /// All configurations. Each model explains its flags at its top.
-pub(crate) const CONFIGS: [Config; 113] = [
+pub(crate) const CONFIGS: [Config; 124] = [
     holds(
         "R1-R4 R6-R8",
         "zero-frozen",
@@ -135,6 +135,26 @@ pub(crate) const CONFIGS: [Config; 113] = [
         "-",
         "a shared request: all leave, an invalidation",
         "FLIGHT STAYERS=0 LEAVERS=1 DETACHED=1 INVALIDATES",
+    ),
+    holds(
+        "-",
+        "versions: two reads, an invalidation",
+        "VERSION CHANGES=1 READERS=2 INVALIDATIONS=1 FLIGHTS=3",
+    ),
+    holds(
+        "-",
+        "versions: two reads, a revalidation",
+        "VERSION CHANGES=1 READERS=2 REVALIDATIONS=1 FLIGHTS=3",
+    ),
+    holds(
+        "-",
+        "versions: two changes, a request for the length",
+        "VERSION CHANGES=2 READERS=1 INVALIDATIONS=1 LENGTHS=1 FLIGHTS=5",
+    ),
+    holds(
+        "-",
+        "versions: no change, three invalidations",
+        "VERSION CHANGES=0 READERS=1 INVALIDATIONS=3 FLIGHTS=6",
     ),
     long("-", "a shared request: one stays, two leave", "FLIGHT STAYERS=1 LEAVERS=2"),
     long(
@@ -335,6 +355,29 @@ pub(crate) const CONFIGS: [Config; 113] = [
     ),
     broken("R3", "subpages: one subpage is frozen", "PARTS READERS=1 CHANGES=2 FREEZE_PART"),
     broken("R8", "subpages: version not bumped", "PARTS UNCOUNTED=1 CHANGES=2 NOT_BUMPED"),
+    broken("-", "versions: a change counted twice", "VERSION READERS=2 TWO_STEPS"),
+    broken("-", "versions: not compared", "VERSION INVALIDATIONS=1 MIXED"),
+    broken(
+        "-",
+        "versions: a stale answer is kept",
+        "VERSION READERS=2 INVALIDATIONS=1 FLIGHTS=3 STALE_KEPT",
+    ),
+    broken(
+        "-",
+        "versions: a late answer replaces what is known",
+        "VERSION READERS=2 REVALIDATIONS=1 FLIGHTS=3 ORDER_UNKNOWN",
+    ),
+    broken(
+        "-",
+        "versions: an old request is joined",
+        "VERSION READERS=2 REVALIDATIONS=1 FLIGHTS=3 OLD_JOINED",
+    ),
+    broken("-", "versions: a late length is kept", "VERSION REVALIDATIONS=1 LENGTHS=1 LATE_LENGTH"),
+    broken(
+        "-",
+        "versions: stale answers are lost",
+        "VERSION CHANGES=0 INVALIDATIONS=2 ANSWERS_LOST",
+    ),
     broken("-", "request: one waiter is woken", "FLIGHT ONE_WOKEN"),
     broken("-", "request: a fruitless poll leaves no mark", "FLIGHT MARK_LATE"),
     broken("-", "request: the mark is ignored", "FLIGHT MISSED_IGNORED"),

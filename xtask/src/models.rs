@@ -127,6 +127,7 @@ fn explore(config: &Config, worker: usize) -> Result<Outcome, Failure> {
         Some("LENGTH") => "models/length.pml",
         Some("PARTS") => "models/parts.pml",
         Some("FLIGHT") => "models/flight.pml",
+        Some("VERSION") => "models/version.pml",
         _ => "models/frame.pml",
     };
     let model = root().join(file);

@@ -128,9 +128,8 @@ fn save(report: &str, all: bool) -> Result<(), Failure> {
     let text = format!(
         "# Models\n\n\
          Written by `cargo x prove{option} --save`: every interleaving of each configuration, by\n\
-         SPIN 6.5. The model is `models/frame.pml`, or `models/slot.pml`, `models/length.pml` or\n\
-         `models/parts.pml` where the flags say SLOT, LENGTH or PARTS. The first process always\n\
-         holds a reference in the frame's first life.\n\n{report}"
+         SPIN 6.5. The model is `models/frame.pml`, in which the first process always holds a\n\
+         reference in the frame's first life, or the one that the first flag names.\n\n{report}"
     );
     fs::write(root().join("results/models.md"), text)
         .map_err(|error| Failure::Failed(format!("results/models.md: {error}")))
