@@ -109,6 +109,16 @@ impl World {
         *self.store.during.lock().unwrap() = Some((Box::new(act), self.file.clone()));
     }
 
+    /// Has others act during the next request, and no later one.
+    fn during_the_next(&self, act: impl FnOnce(&Distant, &File) + Send + 'static) {
+        let mut act = Some(act);
+        self.during_each(move |_, distant, file| {
+            if let Some(act) = act.take() {
+                act(distant, file);
+            }
+        });
+    }
+
     fn invalidated_in_each(bytes: &[u8]) -> Self {
         let world = Self::new(bytes);
         world.during_each(|_, _, file| file.invalidate());
@@ -140,7 +150,7 @@ fn collect(stream: impl Stream<Item = io::Result<Bytes>>) -> io::Result<Vec<u8>>
 }
 
 #[test]
-fn an_invalidation_in_each_request_costs_no_read_more_requests() {
+fn an_invalidation_in_each_request_costs_no_further_one() {
     for extra in [0, 5] {
         read_all_ways(&bytes(10 * REQUEST + extra, 1));
     }
@@ -236,12 +246,10 @@ fn ranges_of_an_object_that_changes_are_of_one_version() {
 fn a_version_from_before_an_invalidation_is_not_kept() {
     let (old, new) = (bytes(50, 1), bytes(1000, 2));
     let world = World::new(&old);
-    let mut changed = Some(new.clone());
-    world.during_each(move |_, distant, file| {
-        if let Some(new) = changed.take() {
-            distant.replace(&new);
-            file.invalidate();
-        }
+    let changed = new.clone();
+    world.during_the_next(move |distant, file| {
+        distant.replace(&changed);
+        file.invalidate();
     });
     // The call is older than the change.
     assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
@@ -254,12 +262,10 @@ fn a_version_from_before_an_invalidation_is_not_kept() {
 fn a_version_from_before_a_revalidation_is_not_kept() {
     let (old, new) = (bytes(50, 1), bytes(1000, 2));
     let world = World::new(&old);
-    let mut changed = Some(new.clone());
-    world.during_each(move |_, distant, file| {
-        if let Some(new) = changed.take() {
-            distant.replace(&new);
-            assert!(!file.revalidate().unwrap(), "no other version was known");
-        }
+    let changed = new.clone();
+    world.during_the_next(move |distant, file| {
+        distant.replace(&changed);
+        assert!(!file.revalidate().unwrap(), "no other version was known");
     });
     assert_eq!(block_on(world.file.len_async()).unwrap(), 50);
     assert_eq!(world.file.known_version(), Some(world.store.distant.now()));
@@ -273,16 +279,15 @@ fn an_answer_from_before_a_revalidation_is_not_kept() {
     let (old, new) = (bytes(50, 1), bytes(1000, 2));
     for knows in [false, true] {
         let world = World::new(&old);
-        let mut changed = Some(new.clone());
-        world.during_each(move |_, distant, file| {
-            let Some(new) = changed.take() else { return };
-            distant.replace(&new);
+        let changed = new.clone();
+        world.during_the_next(move |distant, file| {
+            distant.replace(&changed);
             if knows {
                 assert!(file.bytes(5000, 1).unwrap().is_empty());
             }
             assert!(!file.revalidate().unwrap(), "no other version was known");
             // Nor does a later read join the request.
-            assert!(file.bytes(0, 10).unwrap() == new[..10]);
+            assert!(file.bytes(0, 10).unwrap() == changed[..10]);
         });
         let read = world.file.bytes(0, 10).unwrap();
         assert!(read == old[..10] || read == new[..10], "the call is older than the change");
@@ -297,15 +302,14 @@ fn an_answer_from_before_a_revalidation_is_not_kept() {
 fn an_answer_from_before_an_open_with_a_version_is_not_kept() {
     let (old, new) = (bytes(50, 1), bytes(1000, 2));
     let world = World::new(&old);
-    let (mut changed, cache) = (Some(new.clone()), world.cache.clone());
+    let (changed, cache) = (new.clone(), world.cache.clone());
     let store = Arc::downgrade(&world.store);
-    world.during_each(move |_, distant, file| {
-        let Some(new) = changed.take() else { return };
-        distant.replace(&new);
+    world.during_the_next(move |distant, file| {
+        distant.replace(&changed);
         let store = store.upgrade().expect("it answers");
         let again = cache.open_async_with(store, &distant.now()).unwrap();
         assert_eq!(again.key(), file.key());
-        assert!(again.bytes(0, 10).unwrap() == new[..10]);
+        assert!(again.bytes(0, 10).unwrap() == changed[..10]);
     });
     world.file.bytes(0, 10).unwrap();
     assert!(world.file.bytes(0, 10).unwrap() == new[..10]);

@@ -251,8 +251,8 @@ impl<S: Scheme> Gather<S> {
         !self.has_told || self.version.is_some()
     }
 
-    /// Takes the answer for the bytes at an offset. Returns `None` if they are to be looked up: the
-    /// request has not the page, which may be in the cache.
+    /// Takes the answer for the bytes at an offset. Returns `None` if there is nothing to hand out:
+    /// the object ends before, or the request did not keep the page, which may be in the cache.
     fn take(
         &mut self,
         (offset, wanted): Wanted,

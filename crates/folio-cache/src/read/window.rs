@@ -72,7 +72,7 @@ impl<S: Scheme> Window<S> {
         }
     }
 
-    /// Returns the number of the request that has a page.
+    /// Returns the request that has a page, and its number.
     fn at(&self, page: u64) -> Option<(usize, &InFlight<S>)> {
         let (_, &number) = self.by_page.range(..=page).next_back()?;
         let it = self.in_flight[number].as_ref().filter(|it| it.pages.contains(&page))?;
