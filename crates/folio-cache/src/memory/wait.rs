@@ -3,10 +3,12 @@
 //! | the memory is | it waits |
 //! | --- | --- |
 //! | in flight: being filled, or about to be written to | until it is published or free |
+//! | dirty, and being written to its file | until the write ends |
 //! | pinned, or dirty and its backing fails | a moment, for short pins, closes and moves |
 //!
 //! It takes no CPU but for a few looks. A thread with pages in flight never waits here, so those
-//! that this waits for come back as soon as their backings answer.
+//! that this waits for come back as soon as their backings answer. A request to a distant store
+//! whose future is held and not polled gets a driver.
 //!
 //! The moment is one for all calls that find nothing at the same time, and for all that a call
 //! requests ([`Searches`](crate::rt::searches::Searches)).
@@ -34,6 +36,9 @@ const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The number of these pauses in a row without an end, 60 s, after which a backing seems to hang.
 const PATIENCE: u32 = 3000;
+
+/// The number of pauses after which requests that are stuck are driven, 240 ms.
+const STUCK_AFTER: u32 = 12;
 
 /// Rounds that found memory which other threads took, before such a round counts as one that found
 /// nothing.
@@ -84,8 +89,11 @@ impl<'c, S: Scheme> Wait<'c, S> {
             }
             return Next::Look;
         }
-        if self.shared.memory_wait.in_flight() > 0 && self.fruitless < PATIENCE {
+        if self.shared.awaited() > 0 && self.fruitless < PATIENCE {
             self.fruitless = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.fruitless + 1 };
+            if self.fruitless % STUCK_AFTER == STUCK_AFTER - 1 {
+                self.shared.drive_stuck();
+            }
             return Next::Look;
         }
         if let Some(search) = search {

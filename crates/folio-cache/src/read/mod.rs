@@ -14,6 +14,7 @@ mod permit;
 mod plan;
 pub(crate) mod prefetch;
 pub(crate) mod request;
+mod request_frames;
 pub(crate) mod uncached;
 pub(crate) mod walk;
 mod window;

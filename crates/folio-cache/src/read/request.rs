@@ -15,9 +15,8 @@ use std::mem;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use folio_frames::{FRAME_SIZE, joined_mut};
+use folio_frames::FRAME_SIZE;
 use folio_ref::{Scheme, broken};
 
 use crate::backing::error::{error, share};
@@ -25,35 +24,24 @@ use crate::backing::remote::{
     AsyncBacking, FillBuffer, FillRequest, OnChange, Priority, RemoteVersion,
 };
 use crate::coherence::version;
-use crate::memory::alloc;
 use crate::memory::frames_view;
 use crate::memory::large_folio::publish_each;
-use crate::memory::out_of_memory::out_of_memory;
 use crate::memory::room;
 use crate::policy::Advice;
 use crate::read::in_table::{InTable, Joined};
 use crate::read::permit::{self, Wish, permit, priority_of, rank_of, target};
 use crate::read::plan::{self, Asked, Limits};
+use crate::read::request_frames::{Frames, allocate};
 use crate::rt::flight::{Flight, Task, Waiter};
-use crate::rt::in_flight::Holder;
 use crate::rt::rank::Rank;
-use crate::state::frames::{FrozenFolio, FrozenSlot, Slot};
+use crate::state::frames::{FrozenSlot, Slot};
 use crate::state::kept;
 use crate::state::mapping::Mapping;
 use crate::state::remote::{Active, InFlight, Outcome, Published, Remote};
 use crate::state::stats::Count;
-use crate::state::units::CACHED;
 
 /// The share of the cache's memory that the requests in flight may have.
 pub(crate) const IN_FLIGHT_SHARE: usize = 4;
-
-/// The pauses of a request that finds no memory, 85 ms in all.
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(1),
-    Duration::from_millis(4),
-    Duration::from_millis(16),
-    Duration::from_millis(64),
-];
 
 /// The number of short answers in a row that one request continues.
 const MAX_SHORT: u32 = 16;
@@ -202,32 +190,6 @@ fn panicked<S: Scheme>() -> Outcome<S> {
     Outcome::Failed(Arc::new(io::Error::other("the backing panicked")))
 }
 
-/// Frames of a request, which count as in flight until this is dropped. They are in no slot.
-struct Frames<'m, S: Scheme> {
-    mapping: &'m Mapping<S>,
-    folios: Vec<FrozenFolio<S>>,
-    counted: u64,
-}
-
-impl<'m, S: Scheme> Frames<'m, S> {
-    /// Returns the frames of the pages from `first` on, marked as theirs.
-    fn new(mapping: &'m Mapping<S>, first: u64, mut folios: Vec<FrozenFolio<S>>) -> Self {
-        for (page, folio) in (first..).zip(&mut folios) {
-            folio.set_owner(CACHED, mapping.owner_data(page as u32));
-        }
-        let counted = folios.len() as u64;
-        mapping.count_in_flight(counted);
-        Self { mapping, folios, counted }
-    }
-}
-
-impl<S: Scheme> Drop for Frames<'_, S> {
-    fn drop(&mut self) {
-        mem::take(&mut self.folios).into_iter().for_each(FrozenFolio::free);
-        self.mapping.count_in_flight(self.counted.wrapping_neg());
-    }
-}
-
 /// The whole life of a request for some pages.
 async fn run<S: Scheme>(
     mut entry: InTable<S>,
@@ -280,30 +242,6 @@ async fn fetch<S: Scheme>(
     publish(entry, asked, frames, (filled, &reported), &how)
 }
 
-/// Returns frames for some pages: as many as there are without waiting, at least one.
-///
-/// # Errors
-///
-/// `OutOfMemory` if there was none in all of the [`PAUSES`].
-async fn allocate<'m, S: Scheme>(
-    mapping: &'m Mapping<S>,
-    pages: &Range<u64>,
-) -> io::Result<Frames<'m, S>> {
-    let wanted = (pages.end - pages.start) as usize;
-    let shared = &mapping.shared;
-    for pause in PAUSES {
-        let folios = alloc::allocate_some(shared, wanted);
-        if !folios.is_empty() {
-            return Ok(Frames::new(mapping, pages.start, folios));
-        }
-        shared.drive.sleep(pause).await;
-    }
-    let frame = alloc::allocate_at_once(shared);
-    frame
-        .map(|frame| Frames::new(mapping, pages.start, vec![frame]))
-        .ok_or_else(|| out_of_memory(shared))
-}
-
 /// Has the backing fill the frames, in one request unless it answers short. Returns the number of
 /// bytes and the version that they are of.
 async fn fill<S: Scheme>(
@@ -329,7 +267,7 @@ async fn fill<S: Scheme>(
         request.len = wanted.saturating_sub(filled) as u64;
         request.expected = known;
         mapping.count(Count::Requests, 1);
-        let pieces = pieces(frames, filled..wanted);
+        let pieces = frames.pieces(filled..wanted);
         let mut buffer = FillBuffer::new(pieces);
         let reported = backing.fill(request.clone(), &mut buffer).await?;
         let more = buffer.filled();
@@ -369,19 +307,6 @@ async fn fill<S: Scheme>(
             return Err(error(io::ErrorKind::UnexpectedEof, message));
         }
     }
-}
-
-/// Returns the memory of some bytes of the frames, one slice for each contiguous piece.
-fn pieces<'f, S: Scheme>(frames: &'f mut Frames<'_, S>, bytes: Range<usize>) -> Vec<&'f mut [u8]> {
-    let mut at = 0;
-    let pieces = joined_mut(frames.folios.iter_mut()).filter_map(|piece| {
-        let begins = at;
-        at += piece.len();
-        let from = bytes.start.clamp(begins, at) - begins;
-        let to = bytes.end.clamp(begins, at) - begins;
-        (from < to).then(|| &mut piece[from..to])
-    });
-    pieces.collect()
 }
 
 /// The way in which pages are published.

@@ -5,7 +5,10 @@
 //! of these before it looks again, instead of failing. An end costs a fence and a load while no
 //! thread waits.
 //!
-//! **Invariant:** a thread that holds pages in flight never waits for memory.
+//! **Invariant:** a thread that holds pages in flight never waits for memory. Two kinds count
+//! apart ([`HeldBy`]). A request to a distant store belongs to no thread: it comes to an end only if
+//! a thread can drive it while others wait. And pages that are written to their file are cached:
+//! they take no memory beside the cached pages, but can be evicted only after the write.
 
 use std::mem;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -14,10 +17,22 @@ use std::time::Duration;
 use crate::rt::counter::Counters;
 use crate::rt::shim::{Condvar, Mutex, fence, wait_for};
 
+/// What holds pages in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldBy {
+    /// A fill, or a write to the cache.
+    Fill,
+    /// A request to a distant store.
+    Request,
+    /// A write to their file.
+    Write,
+}
+
 /// Pages that hold memory for a moment, and the threads that wait for memory.
 #[derive(Default)]
 pub(crate) struct MemoryWait {
-    in_flight: Counters<1>,
+    /// By [`HeldBy`].
+    in_flight: Counters<3>,
     /// Pages that the results of futures pin, which were not polled yet.
     unpolled: AtomicUsize,
     waiting: AtomicUsize,
@@ -28,10 +43,22 @@ pub(crate) struct MemoryWait {
 }
 
 impl MemoryWait {
-    /// Returns the number of pages in flight. Racy.
+    /// Returns the number of pages in flight that are not cached. Racy.
     pub(crate) fn in_flight(&self) -> u64 {
+        self.held(HeldBy::Fill) + self.held(HeldBy::Request)
+    }
+
+    /// Returns the number of pages in flight of one kind. Racy.
+    pub(crate) fn held(&self, by: HeldBy) -> u64 {
         // A sum of racy counts may be below 0 for a moment.
-        u64::try_from(self.in_flight.get(0).cast_signed()).unwrap_or(0)
+        u64::try_from(self.in_flight.get(by as usize).cast_signed()).unwrap_or(0)
+    }
+
+    /// Counts pages as in flight until the result is dropped. Drop it after the pages were
+    /// published, freed, or written.
+    pub(crate) fn hold(&self, by: HeldBy, pages: usize) -> Hold<'_> {
+        self.begin(by, pages);
+        Hold { on: self, by, pages }
     }
 
     /// Counts pages of a result that is not polled yet, and returns `true`. Returns `false` if they
@@ -51,19 +78,19 @@ impl MemoryWait {
     }
 
     /// Counts pages that are in flight from now on.
-    fn begin(&self, pages: usize) {
-        self.in_flight.add(0, pages as u64);
+    fn begin(&self, by: HeldBy, pages: usize) {
+        self.in_flight.add(by as usize, pages as u64);
     }
 
     /// Counts pages that are no longer in flight, and wakes the threads that wait for memory. Call
     /// after the pages were published or freed.
-    fn end(&self, pages: usize) {
-        self.in_flight.add(0, (pages as u64).wrapping_neg());
+    fn end(&self, by: HeldBy, pages: usize) {
+        self.in_flight.add(by as usize, (pages as u64).wrapping_neg());
         self.notify();
     }
 
     /// Wakes the threads that wait for memory: pages became evictable or free.
-    pub(crate) fn notify(&self) {
+    fn notify(&self) {
         // SeqCst, Dekker with the fence in `look`: either this sees the waiting thread, or that
         // thread sees the memory.
         fence(Ordering::SeqCst);
@@ -84,6 +111,26 @@ impl MemoryWait {
     }
 }
 
+/// Pages that count as in flight until this is dropped.
+pub(crate) struct Hold<'w> {
+    on: &'w MemoryWait,
+    by: HeldBy,
+    pages: usize,
+}
+
+impl Hold<'_> {
+    /// Returns the number of pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.on.end(self.by, self.pages);
+    }
+}
+
 /// A thread that looks for memory.
 pub(crate) struct Look<'r> {
     on: &'r MemoryWait,
@@ -99,6 +146,11 @@ impl Look<'_> {
         if self.on.ends.load(Ordering::Relaxed) == self.seen {
             wait_for(&self.on.ended, &mut lock, most);
         }
+        self.has_ended()
+    }
+
+    /// Returns `true` if an end came since the last look. The thread must look again then.
+    pub(crate) fn has_ended(&mut self) -> bool {
         let before = mem::replace(&mut self.seen, self.on.ends.load(Ordering::Relaxed));
         before != self.seen
     }
@@ -179,13 +231,13 @@ impl<'m, H: Holder> InFlight<'m, H> {
 }
 
 fn begin(holder: &impl Holder, pages: usize) {
-    holder.memory_wait().begin(pages);
+    holder.memory_wait().begin(HeldBy::Fill, pages);
     holder.count_in_flight(pages as u64);
 }
 
 fn end(holder: &impl Holder, pages: usize) {
     holder.count_in_flight((pages as u64).wrapping_neg());
-    holder.memory_wait().end(pages);
+    holder.memory_wait().end(HeldBy::Fill, pages);
 }
 
 impl<H: Holder> Drop for InFlight<'_, H> {

@@ -18,8 +18,9 @@ use crate::policy::Policy;
 use crate::pressure::Sensors;
 use crate::rt::batches::{Batches, Taker};
 use crate::rt::drive::Drive;
+use crate::rt::flight::When;
 use crate::rt::flush_pool::FlushPool;
-use crate::rt::in_flight::MemoryWait;
+use crate::rt::in_flight::{HeldBy, MemoryWait};
 use crate::rt::io_pool::IoPool;
 use crate::rt::permits::Permits;
 use crate::rt::recorder::Recorder;
@@ -124,6 +125,22 @@ impl<S: Scheme> Shared<S> {
                 self.drive.spawn(future);
             }
         }
+    }
+
+    /// Drives the requests to distant stores that are stuck, in the background.
+    pub(crate) fn drive_stuck(&self) {
+        for driver in self.remote_permits.drivers(When::Stuck) {
+            self.spawn(driver);
+        }
+    }
+
+    /// Returns the number of pages in flight that come back while this thread waits. Racy.
+    pub(crate) fn awaited(&self) -> u64 {
+        let [fills, requests, writes] =
+            [HeldBy::Fill, HeldBy::Request, HeldBy::Write].map(|by| self.memory_wait.held(by));
+        // In a child the threads are those of the parent.
+        let is_driven = requests > 0 && !self.is_inherited() && self.drive.may_sleep();
+        fills + writes + if is_driven { requests } else { 0 }
     }
 
     /// Starts the thread that waits for memory pressure, if that is followed: called when a file is

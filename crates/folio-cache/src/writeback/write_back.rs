@@ -23,6 +23,7 @@ use folio_ref::{CHECKS, Scheme, broken};
 
 use crate::backing::Backing;
 use crate::backing::error::share;
+use crate::rt::in_flight::HeldBy;
 use crate::state::frames::FolioRef;
 use crate::state::known::Known;
 use crate::state::mapping::Mapping;
@@ -156,6 +157,8 @@ fn write_range_under<S: Scheme>(
     if range.is_empty() {
         return None;
     }
+    let wait = &mapping.shared.memory_wait;
+    let hold = wait.hold(HeldBy::Write, (range.end - range.start) as usize);
     let (pinned, len) = pin_pages_and_len(mapping, range.clone());
     let Some(&(first, _)) = pinned.first() else {
         // Its page was discarded.
@@ -222,10 +225,8 @@ fn write_range_under<S: Scheme>(
     }
     let range = range.start..first + pinned.len() as u64;
     drop(pinned);
-    if result.is_ok() {
-        // The pages are evictable from now on.
-        mapping.shared.memory_wait.notify();
-    }
+    // The pages are evictable from now on.
+    drop(hold);
     Some(Written { range, result, is_full })
 }
 
