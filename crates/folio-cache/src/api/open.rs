@@ -244,7 +244,7 @@ pub(crate) fn open_mapping<S: Scheme>(
         return Ok(mapping);
     }
     if let Some(left) = shared.left_unsynced.lock().take(&key) {
-        mapping.make_writing().unsynced.inherit(left);
+        mapping.make_writing().unsynced.inherit(left, shared.unsynced_room());
     }
     file_room::grown(shared);
     Ok(mapping)

@@ -30,7 +30,9 @@ impl<S: Scheme> Cache<S> {
     /// `Unsupported` in a child forked after the cache was built.
     pub fn discard(&self, file_id: FileId) -> io::Result<u64> {
         self.shared.check_process()?;
-        Ok(self.shared.registry.by_file_id(file_id).map_or(0, |file| discard::discard(&file)))
+        let file = self.shared.registry.by_file_id(file_id);
+        discard::discard_closed(&self.shared, file_id);
+        Ok(file.map_or(0, |file| discard::discard(&file)))
     }
 }
 

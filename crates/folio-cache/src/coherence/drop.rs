@@ -28,20 +28,21 @@ impl<S: Scheme> Drop for Mapping<S> {
 /// Keeps what is not durable for the next open of the file. A new mapping of it may be there
 /// already.
 fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
-    let left = mapping.writing().and_then(|writing| writing.unsynced.left());
+    let room = mapping.shared.unsynced_room();
+    let left = mapping.writing().and_then(|writing| writing.unsynced.take(room));
     let Some(bytes) = left else { return };
     // If the backing panics, it is not known to be unlinked. A destructor must not panic.
     let is_unlinked = || catch_panic(|| unlinked::is_unlinked(mapping)).unwrap_or(false);
     if broken!("close-forgets-unsynced") || is_unlinked() {
-        return;
+        return bytes.uncount(room);
     }
     let key = mapping.key();
     let mut left = mapping.shared.left_unsynced.lock();
     // Under the lock: a mapping that is made after this look takes what is left here.
     let newer = mapping.shared.registry.by_key(&key);
     match &newer {
-        Some(newer) => newer.make_writing().unsynced.inherit(bytes),
-        None => left.insert(key, bytes),
+        Some(newer) => newer.make_writing().unsynced.inherit(bytes, room),
+        None => left.insert(key, bytes, room),
     }
     // Before `newer`, which may be the last reference to its mapping.
     drop(left);

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use folio_frames::{FRAME_SIZE, UserSpace};
 use folio_ref::Scheme;
 
+use crate::state::range_set::RANGE_BYTES;
+use crate::state::unsynced::Room;
+
 type SlotSpace<S> = folio_frames::SlotSpace<UserSpace<S>>;
 type SlotRange<S> = folio_frames::SlotRange<UserSpace<S>>;
 
@@ -40,6 +43,8 @@ pub(crate) struct Leaves<S: Scheme> {
     others: AtomicUsize,
     /// The memory of the state of open files beside their indexes.
     files: AtomicUsize,
+    /// The ranges of unsynced bytes of all files.
+    ranges: AtomicUsize,
     /// The bytes for which the pages leave room.
     fitted: AtomicUsize,
     /// Where the next search for a leaf to close begins.
@@ -48,14 +53,17 @@ pub(crate) struct Leaves<S: Scheme> {
     used: [AtomicU16; USED],
 }
 
+/// The share of the capacity that ranges of unsynced bytes may have.
+const UNSYNCED_SHARE: usize = 16;
+
 /// The number of leaves of which a used slot is remembered.
 const USED: usize = 4096;
 
 impl<S: Scheme> Default for Leaves<S> {
     fn default() -> Self {
-        let [others, files, fitted, hand] = [0; 4].map(AtomicUsize::new);
+        let [others, files, ranges, fitted, hand] = [0; 5].map(AtomicUsize::new);
         let used = [const { AtomicU16::new(0) }; USED];
-        Self { space: SlotSpace::<S>::new(), others, files, fitted, hand, used }
+        Self { space: SlotSpace::<S>::new(), others, files, ranges, fitted, hand, used }
     }
 }
 
@@ -88,7 +96,12 @@ impl<S: Scheme> Leaves<S> {
 
     /// Returns the memory of the state of all files beside their indexes, in bytes.
     pub(crate) fn file_bytes(&self) -> usize {
-        self.files.load(Ordering::Relaxed)
+        self.files.load(Ordering::Relaxed) + self.ranges.load(Ordering::Relaxed) * RANGE_BYTES
+    }
+
+    /// Returns the room for ranges of unsynced bytes.
+    pub(crate) fn unsynced_room(&self, capacity: usize) -> Room<'_> {
+        Room { ranges: &self.ranges, most: capacity / UNSYNCED_SHARE / RANGE_BYTES }
     }
 
     /// Returns the bytes by which this memory has grown since pages last left for it.

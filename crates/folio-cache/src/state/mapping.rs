@@ -340,7 +340,7 @@ impl<S: Scheme> Mapping<S> {
     #[inline]
     pub(crate) fn evicts(&self, page: u32) {
         if let Some(writing) = self.writing() {
-            writing.unsynced.evict(page);
+            writing.unsynced.evict(page, || self.shared.unsynced_room());
         }
     }
 }

@@ -1,22 +1,23 @@
-//! A set of ranges of numbers, with neighbours merged and a bounded number of ranges.
+//! A set of numbers as ranges, with neighbours merged.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The maximum number of ranges: about 10 KiB. Beyond it, neighbours are merged over the gap
-/// between them.
-const MAX_RANGES: usize = 256;
+/// The memory of a range, about.
+pub(crate) const RANGE_BYTES: usize = 48;
 
 /// A set of numbers as disjoint ranges that do not touch.
-///
-/// It may hold more than was inserted: when it has too many ranges, pairs of neighbours become one
-/// range.
 #[derive(Debug, Default)]
 pub(crate) struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns the number of ranges.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the ranges in order.
@@ -57,8 +58,14 @@ impl RangeSet {
             merged = merged.start.min(start)..merged.end.max(end);
         }
         self.0.insert(merged.start, merged.end);
-        if self.0.len() > MAX_RANGES {
-            self.merge_pairs();
+    }
+
+    /// Inserts the numbers of another set.
+    pub(crate) fn insert_all(&mut self, other: &Self) {
+        if self.is_empty() {
+            self.0.clone_from(&other.0);
+        } else {
+            other.iter().for_each(|range| self.insert(range));
         }
     }
 
@@ -81,10 +88,14 @@ impl RangeSet {
         self.0.clear();
     }
 
-    /// Halves the number of ranges.
-    fn merge_pairs(&mut self) {
-        let ranges: Vec<_> = self.iter().collect();
-        self.0 = ranges.chunks(2).map(|pair| (pair[0].start, pair[pair.len() - 1].end)).collect();
+    /// Merges neighbours over the gaps between them, until there are at most `most` ranges, at
+    /// least one. The set has more numbers then.
+    pub(crate) fn merge(&mut self, most: usize) {
+        while self.len() > most.max(1) {
+            let ranges: Vec<_> = self.iter().collect();
+            self.0 =
+                ranges.chunks(2).map(|pair| (pair[0].start, pair[pair.len() - 1].end)).collect();
+        }
     }
 }
 
@@ -123,14 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn its_size_is_bounded_and_nothing_is_left_out() {
+    fn a_merged_set_is_small_and_leaves_nothing_out() {
         let mut ranges = RangeSet::default();
-        for n in 0..100_000 {
-            ranges.insert(10 * n..10 * n + 1);
-            assert!(ranges.0.len() <= MAX_RANGES);
-            // Exact as long as it has room.
-            assert!(n >= MAX_RANGES as u64 || ranges.0.len() as u64 == n + 1);
-        }
-        assert!((0..100_000).all(|n| ranges.within(&(10 * n..10 * n + 1)).len() == 1));
+        (0..1000).for_each(|n| ranges.insert(10 * n..10 * n + 1));
+        assert_eq!((ranges.len(), ranges.count()), (1000, 1000));
+        let mut all = RangeSet::default();
+        all.insert_all(&ranges);
+        all.insert_all(&ranges);
+        assert_eq!(all.iter().collect::<Vec<_>>(), ranges.iter().collect::<Vec<_>>());
+        all.merge(16);
+        assert!(all.len() <= 16);
+        assert!((0..1000).all(|n| all.within(&(10 * n..10 * n + 1)).len() == 1));
+        all.merge(0);
+        assert_eq!(all.iter().collect::<Vec<_>>(), [0..9991]);
     }
 }

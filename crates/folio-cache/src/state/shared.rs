@@ -42,7 +42,7 @@ use crate::state::registry::Registry;
 use crate::state::requests::Requests;
 use crate::state::shown::Shown;
 use crate::state::units::CACHED;
-use crate::state::unsynced::Left;
+use crate::state::unsynced::{Left, Room};
 
 /// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
@@ -125,6 +125,11 @@ impl<S: Scheme> Shared<S> {
                 self.drive.spawn(future);
             }
         }
+    }
+
+    /// Returns the room for ranges of unsynced bytes.
+    pub(crate) fn unsynced_room(&self) -> Room<'_> {
+        self.leaves.unsynced_room(self.capacity())
     }
 
     /// Drives the requests to distant stores that are stuck, in the background.

@@ -11,13 +11,16 @@
 //! A closed file may have unsynced bytes too: [`Left`] keeps them until the file is opened again.
 //! Its pages have left the cache, so these bytes are lost if the next sync fails.
 //!
-//! A set of ranges may hold a few bytes more than were written ([`RangeSet`]): these are written
-//! once more than needed, or named as lost.
+//! The sets are exact, and count as memory of files. If those of all files take more than a
+//! sixteenth of the capacity, those of a file become *vague*: few ranges, with bytes between them
+//! that were not written. If a sync fails then, all of these may be lost. None of them is written
+//! again: another program may have written between them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::mem;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use folio_frames::FRAME_SIZE;
 
@@ -46,6 +49,62 @@ struct Sets {
     gone: RangeSet,
     /// Unsynced bytes that had left the cache when a sync failed.
     lost: RangeSet,
+    /// Around bytes as in `written` and in `syncing`, which are in no other set.
+    vague: [RangeSet; 2],
+    /// The number of ranges that were counted.
+    counted: usize,
+}
+
+/// The place in [`Sets::vague`].
+const WRITTEN: usize = 0;
+const SYNCING: usize = 1;
+
+/// The number of ranges that a file may have, however many all files have.
+const RESERVED: usize = 8;
+
+/// The memory that the ranges of all files may have.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'r> {
+    /// The number of ranges.
+    pub(crate) ranges: &'r AtomicUsize,
+    pub(crate) most: usize,
+}
+
+impl Sets {
+    fn ranges(&self) -> usize {
+        let Self { written, syncing, gone, lost, vague, .. } = self;
+        [written, syncing, gone, lost].into_iter().chain(vague).map(RangeSet::len).sum()
+    }
+
+    /// Counts the ranges. Makes them vague if those of all files are too many.
+    fn fit(&mut self, room: Room<'_>) {
+        if self.count(room) > room.most && self.ranges() > RESERVED {
+            let exact = [mem::take(&mut self.written), mem::take(&mut self.syncing)];
+            for (vague, exact) in self.vague.iter_mut().zip(&exact) {
+                vague.insert_all(exact);
+                vague.merge(RESERVED / 4);
+            }
+            self.gone.clear();
+            self.lost.merge(RESERVED / 4);
+            self.count(room);
+        }
+    }
+
+    /// Counts the ranges. Returns the number of those of all files.
+    fn count(&mut self, room: Room<'_>) -> usize {
+        let (before, now) = (self.counted, self.ranges());
+        self.counted = now;
+        if now == before {
+            // Relaxed, here and below: a count.
+            return room.ranges.load(Ordering::Relaxed);
+        }
+        let more = now.wrapping_sub(before);
+        room.ranges.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
+    }
+
+    fn is_tracking(&self) -> bool {
+        !self.written.is_empty() || !self.vague[WRITTEN].is_empty()
+    }
 }
 
 /// Returns the bytes of a page.
@@ -57,7 +116,7 @@ fn bytes_of(page: u32) -> Range<u64> {
 impl Unsynced {
     /// Notes a write to the backing. Call before the write, and again when it has succeeded and
     /// before its pages count as clean: a sync may begin between the two.
-    pub(crate) fn wrote(&self, bytes: &Range<u64>) {
+    pub(crate) fn wrote(&self, bytes: &Range<u64>, room: Room<'_>) {
         let mut sets = self.sets.lock();
         sets.written.insert(bytes.clone());
         // The bytes are in the cache.
@@ -65,52 +124,68 @@ impl Unsynced {
         // Relaxed: a thread that evicts a page of these takes its page lock after the page became
         // clean, which is after this.
         self.is_tracking.store(true, Ordering::Relaxed);
+        sets.fit(room);
     }
 
     /// Notes that a clean page leaves the cache. Call while the page is locked.
     #[inline]
-    pub(crate) fn evict(&self, page: u32) {
+    pub(crate) fn evict<'r>(&self, page: u32, room: impl FnOnce() -> Room<'r>) {
         if self.is_tracking.load(Ordering::Relaxed) {
-            self.evict_tracked(bytes_of(page));
+            self.evict_tracked(bytes_of(page), room());
         }
     }
 
     #[cold]
-    fn evict_tracked(&self, bytes: Range<u64>) {
+    fn evict_tracked(&self, bytes: Range<u64>, room: Room<'_>) {
         let mut sets = self.sets.lock();
         for part in [sets.written.within(&bytes), sets.syncing.within(&bytes)].concat() {
             sets.gone.insert(part);
         }
+        sets.fit(room);
     }
 
     /// Notes that a sync of the backing begins.
     pub(crate) fn begin_sync(&self) {
         let mut sets = self.sets.lock();
+        let Sets { written, syncing, vague: [vague_written, vague_syncing], .. } = &mut *sets;
         // What a sync that panicked left in `syncing` stays there.
-        let written = std::mem::take(&mut sets.written);
-        written.iter().for_each(|range| sets.syncing.insert(range));
+        syncing.insert_all(&mem::take(written));
+        vague_syncing.insert_all(&mem::take(vague_written));
     }
 
     /// Notes that the sync succeeded.
-    pub(crate) fn synced(&self) {
+    pub(crate) fn synced(&self, room: Room<'_>) {
         let mut sets = self.sets.lock();
         sets.syncing.clear();
+        sets.vague[SYNCING].clear();
         let still_gone: Vec<_> =
             sets.gone.iter().flat_map(|range| sets.written.within(&range)).collect();
         sets.gone.clear();
         for range in still_gone {
             sets.gone.insert(range);
         }
-        self.is_tracking.store(!sets.written.is_empty(), Ordering::Relaxed);
+        self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
+        sets.count(room);
     }
 
     /// Notes that the sync failed. Calls `make_dirty` with each page that must be written again;
     /// it returns `false` if the page is not in the cache.
-    pub(crate) fn failed(&self, mut make_dirty: impl FnMut(u32) -> bool) {
-        let ranges: Vec<_> = self.sets.lock().syncing.iter().collect();
-        for range in ranges {
+    pub(crate) fn failed(&self, room: Room<'_>, mut make_dirty: impl FnMut(u32) -> bool) {
+        let in_cache: Vec<_> = {
+            let mut sets = self.sets.lock();
+            let Sets { syncing, gone, lost, vague, .. } = &mut *sets;
+            let parts: Vec<_> = gone.iter().flat_map(|range| syncing.within(&range)).collect();
+            for part in parts {
+                syncing.remove(&part);
+                lost.insert(part);
+            }
+            lost.insert_all(&mem::take(&mut vague[SYNCING]));
+            syncing.iter().collect()
+        };
+        for range in in_cache {
             let pages = range.start / FRAME_SIZE as u64..range.end.div_ceil(FRAME_SIZE as u64);
             for page in pages.filter_map(|page| u32::try_from(page).ok()) {
+                // It may have left since.
                 let is_gone = !self.sets.lock().gone.within(&bytes_of(page)).is_empty();
                 if is_gone || !make_dirty(page) {
                     self.lose(page);
@@ -118,18 +193,22 @@ impl Unsynced {
             }
         }
         let mut sets = self.sets.lock();
-        sets.syncing.clear();
-        self.is_tracking.store(!sets.written.is_empty(), Ordering::Relaxed);
+        let Sets { syncing, written, gone, lost, .. } = &mut *sets;
+        syncing.clear();
+        // Those that were written again meanwhile can be lost another time.
+        let still_gone: Vec<_> = gone.iter().flat_map(|range| written.within(&range)).collect();
+        gone.clear();
+        still_gone.into_iter().for_each(|range| gone.insert(range));
+        self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
+        self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
+        sets.fit(room);
     }
 
     fn lose(&self, page: u32) {
         let mut sets = self.sets.lock();
-        let bytes = bytes_of(page);
-        for part in sets.syncing.within(&bytes) {
+        for part in sets.syncing.within(&bytes_of(page)) {
             sets.lost.insert(part);
         }
-        sets.gone.remove(&bytes);
-        self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 
     /// Notes that the user has written bytes again: they are dirty, and no longer lost.
@@ -148,38 +227,46 @@ impl Unsynced {
         self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 
-    /// Returns the unsynced bytes of a file that is closed, or `None` if all are durable.
-    pub(crate) fn left(&self) -> Option<LeftBytes> {
-        let sets = self.sets.lock();
-        let Sets { written, syncing, gone, lost } = &*sets;
-        let around = |sets: &[&RangeSet]| {
-            let ranges = || sets.iter().flat_map(|set| set.iter());
-            let start = ranges().map(|range| range.start).min()?;
-            Some(start..ranges().map(|range| range.end).max()?)
-        };
-        let left = LeftBytes { unsynced: around(&[written, syncing, gone]), lost: around(&[lost]) };
-        (left.unsynced.is_some() || left.lost.is_some()).then_some(left)
+    /// Forgets that bytes are lost: the user gave them up.
+    pub(crate) fn forget_lost(&self, room: Room<'_>) {
+        let mut sets = self.sets.lock();
+        sets.lost.clear();
+        self.has_lost.store(false, Ordering::Relaxed);
+        sets.count(room);
+    }
+
+    /// Takes the unsynced bytes of a file that is closed, or `None` if all are durable.
+    pub(crate) fn take(&self, room: Room<'_>) -> Option<LeftBytes> {
+        let mut taken = mem::take(&mut *self.sets.lock());
+        let [vague, more] = &mut taken.vague;
+        vague.insert_all(&mem::take(more));
+        let syncing = mem::take(&mut taken.syncing);
+        taken.written.insert_all(&syncing);
+        // All pages have left: what was written is gone.
+        taken.gone.clear();
+        taken.count(room);
+        (taken.counted > 0).then_some(LeftBytes(taken))
     }
 
     /// Adds the unsynced bytes of an earlier time that the file was open.
-    pub(crate) fn inherit(&self, left: LeftBytes) {
+    pub(crate) fn inherit(&self, LeftBytes(left): LeftBytes, room: Room<'_>) {
         let mut sets = self.sets.lock();
-        if let Some(unsynced) = left.unsynced {
-            sets.written.insert(unsynced.clone());
-            // Their pages have left already: evictions need not be noted for them.
-            sets.gone.insert(unsynced);
-        }
-        if let Some(lost) = left.lost {
-            sets.lost.insert(lost);
-            self.has_lost.store(true, Ordering::Relaxed);
-        }
+        let Sets { written, gone, lost, vague, counted, .. } = &mut *sets;
+        written.insert_all(&left.written);
+        // Their pages have left already: evictions need not be noted for them.
+        gone.insert_all(&left.written);
+        lost.insert_all(&left.lost);
+        vague[WRITTEN].insert_all(&left.vague[WRITTEN]);
+        *counted += left.counted;
+        self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
+        sets.fit(room);
     }
 
     /// Forgets bytes that the user removed from the file.
     pub(crate) fn forget(&self, bytes: &Range<u64>) {
         let mut sets = self.sets.lock();
-        let Sets { written, syncing, gone, lost } = &mut *sets;
-        for set in [written, syncing, gone, lost] {
+        let Sets { written, syncing, gone, lost, vague, .. } = &mut *sets;
+        for set in [written, syncing, gone, lost].into_iter().chain(vague) {
             set.remove(bytes);
         }
         self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
@@ -192,26 +279,50 @@ impl Unsynced {
 
     /// Returns an error as long as bytes are lost.
     pub(crate) fn check(&self) -> io::Result<()> {
-        if !self.has_lost.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let sets = self.sets.lock();
-        let Some(first) = sets.lost.iter().next() else { return Ok(()) };
-        let message = format!(
-            "{} bytes may be lost, the first at {}: an earlier sync of the backing failed, and \
-             they had left the cache; write them again, or discard them",
-            sets.lost.count(),
-            first.start
-        );
-        Err(io::Error::other(message))
+        if self.has_lost.load(Ordering::Relaxed) { check(&self.sets.lock().lost) } else { Ok(()) }
     }
 }
 
-/// The unsynced bytes of a closed file: a range around them, and one around those that are lost.
-#[derive(Debug)]
-pub(crate) struct LeftBytes {
-    unsynced: Option<Range<u64>>,
-    lost: Option<Range<u64>>,
+/// The unsynced bytes of a closed file.
+#[derive(Debug, Default)]
+pub(crate) struct LeftBytes(Sets);
+
+impl LeftBytes {
+    /// Returns the number of bytes that are lost.
+    pub(crate) fn lost_bytes(&self) -> u64 {
+        self.0.lost.count()
+    }
+
+    /// Returns the error that a sync of the file reports, if bytes are lost.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        check(&self.0.lost)
+    }
+
+    /// Forgets that bytes are lost. Returns `true` if nothing else is left.
+    fn forget_lost(&mut self, room: Room<'_>) -> bool {
+        self.0.lost.clear();
+        self.0.count(room);
+        self.0.counted == 0
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn uncount(mut self, room: Room<'_>) {
+        let counted = mem::take(&mut self.0.counted);
+        // Relaxed: a count.
+        room.ranges.fetch_sub(counted, Ordering::Relaxed);
+    }
+}
+
+/// Returns an error if bytes are lost.
+fn check(lost: &RangeSet) -> io::Result<()> {
+    let Some(first) = lost.iter().next() else { return Ok(()) };
+    let message = format!(
+        "{} bytes may be lost, the first at {}: an earlier sync of the backing failed, and they \
+         had left the cache; write them again, or discard them",
+        lost.count(),
+        first.start
+    );
+    Err(io::Error::other(message))
 }
 
 /// The maximum number of closed files of which unsynced bytes are known: about 500 KiB. Beyond it,
@@ -222,28 +333,47 @@ const MAX_LEFT: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     files: HashMap<Key, (u64, LeftBytes)>,
-    /// The keys in the order of their closes. A key that was opened again stays until its turn.
-    order: VecDeque<(u64, Key)>,
+    /// The keys by the numbers of their closes.
+    order: BTreeMap<u64, Key>,
     closes: u64,
 }
 
 impl Left {
     /// Keeps what is left of a file that is closed.
-    pub(crate) fn insert(&mut self, key: Key, left: LeftBytes) {
+    pub(crate) fn insert(&mut self, key: Key, left: LeftBytes, room: Room<'_>) {
+        if let Some(before) = self.take(&key) {
+            before.uncount(room);
+        }
         self.closes += 1;
-        self.order.push_back((self.closes, key.clone()));
+        self.order.insert(self.closes, key.clone());
         self.files.insert(key, (self.closes, left));
-        while self.order.len() > MAX_LEFT {
-            let Some((close, key)) = self.order.pop_front() else { break };
-            if self.files.get(&key).is_some_and(|&(latest, _)| latest == close) {
-                self.files.remove(&key);
+        while self.files.len() > MAX_LEFT {
+            let Some((_, first)) = self.order.first_key_value() else { break };
+            let first = first.clone();
+            if let Some(forgotten) = self.take(&first) {
+                forgotten.uncount(room);
             }
         }
     }
 
     /// Takes what is left of a file.
     pub(crate) fn take(&mut self, key: &Key) -> Option<LeftBytes> {
-        self.files.remove(key).map(|(_, left)| left)
+        let (close, left) = self.files.remove(key)?;
+        self.order.remove(&close);
+        Some(left)
+    }
+
+    /// Forgets that bytes of a file are lost.
+    pub(crate) fn forget_lost(&mut self, key: &Key, room: Room<'_>) {
+        if self.files.get_mut(key).is_some_and(|(_, left)| left.forget_lost(room)) {
+            self.take(key);
+        }
+    }
+
+    /// Returns the files with lost bytes.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = (&Key, &LeftBytes)> {
+        let files = self.files.iter().map(|(key, (_, left))| (key, left));
+        files.filter(|(_, left)| left.lost_bytes() > 0)
     }
 }
 
@@ -251,18 +381,77 @@ impl Left {
 mod tests {
     use super::*;
 
+    fn room(ranges: &AtomicUsize, most: usize) -> Room<'_> {
+        Room { ranges, most }
+    }
+
     #[test]
     fn a_bounded_number_of_closed_files_is_remembered() {
+        let ranges = AtomicUsize::new(0);
+        let room = room(&ranges, 1 << 20);
         let key = |n: usize| Key::new("test", n.to_le_bytes());
-        let left = || LeftBytes { unsynced: Some(0..1), lost: None };
+        let left = || {
+            let unsynced = Unsynced::default();
+            unsynced.wrote(&(0..1), room);
+            unsynced.take(room).unwrap()
+        };
         let mut all = Left::default();
         for n in 0..MAX_LEFT + 10 {
-            all.insert(key(n), left());
-            // One that is opened and closed again and again stays.
-            all.insert(key(0), left());
+            all.insert(key(n), left(), room);
+            // One that is opened and closed again and again stays, and pushes no other out.
+            all.insert(key(0), left(), room);
         }
-        assert!(all.files.len() <= MAX_LEFT && all.order.len() <= MAX_LEFT);
+        assert_eq!((all.files.len(), all.order.len()), (MAX_LEFT, MAX_LEFT));
+        assert_eq!(ranges.load(Ordering::Relaxed), MAX_LEFT);
         assert!(all.take(&key(1)).is_none() && all.take(&key(0)).is_some());
         assert!(all.take(&key(MAX_LEFT + 9)).is_some());
+    }
+
+    #[test]
+    fn too_many_ranges_become_vague_and_then_lost() {
+        let ranges = AtomicUsize::new(0);
+        let room = room(&ranges, 100);
+        let unsynced = Unsynced::default();
+        let page = |n: u32| bytes_of(2 * n);
+        for n in 0..200 {
+            unsynced.wrote(&page(n), room);
+            unsynced.evict(2 * n, || room);
+        }
+        assert!(ranges.load(Ordering::Relaxed) <= 100);
+        unsynced.begin_sync();
+        let mut asked = Vec::new();
+        unsynced.failed(room, |page| {
+            asked.push(page);
+            true
+        });
+        // What is known exactly had left, and the rest is not touched.
+        assert!(asked.is_empty(), "{asked:?}");
+        assert!(unsynced.lost_bytes() >= 200 * FRAME_SIZE as u64);
+        unsynced.check().unwrap_err();
+        // Another sync can only say so again. One file that gives all up gives its ranges back.
+        unsynced.forget_lost(room);
+        unsynced.check().unwrap();
+        assert_eq!(ranges.load(Ordering::Relaxed), unsynced.sets.lock().counted);
+        unsynced.forget(&(0..u64::MAX));
+        assert!(unsynced.take(room).is_none());
+        assert_eq!(ranges.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_good_sync_forgets_what_is_vague_too() {
+        let ranges = AtomicUsize::new(0);
+        let room = room(&ranges, 100);
+        let unsynced = Unsynced::default();
+        (0..200).for_each(|n| unsynced.wrote(&bytes_of(2 * n), room));
+        unsynced.begin_sync();
+        unsynced.wrote(&bytes_of(7), room);
+        unsynced.synced(room);
+        unsynced.begin_sync();
+        let mut asked = Vec::new();
+        unsynced.failed(room, |page| {
+            asked.push(page);
+            true
+        });
+        assert_eq!((asked, unsynced.lost_bytes()), (vec![7], 0));
     }
 }

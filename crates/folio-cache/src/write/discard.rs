@@ -4,12 +4,14 @@
 //! ends, and its bytes may still reach the backing.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::FileId;
 use crate::coherence::drop_pages;
 use crate::coherence::refresh;
 use crate::rt::busy::HUNG_AFTER;
@@ -45,13 +47,11 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         for page in dirty.into_iter().flatten() {
             let page = u64::from(page);
             drop_pages::drop_pages(mapping, page..page + 1);
+            forget(mapping, page..page + 1);
             dropped += FRAME_SIZE as u64;
         }
         if is_locked && backed < old {
             drop_pages::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
-        }
-        if let Some(writing) = mapping.writing() {
-            writing.unsynced.forget(&(0..u64::MAX));
         }
         if is_locked {
             // Appends are in order again from there on.
@@ -59,12 +59,26 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         }
     }
     if let Some(writing) = mapping.writing() {
+        writing.unsynced.forget_lost(mapping.shared.unsynced_room());
         writing.health.succeeded();
         writing.errors.end();
     }
     dirty_pages::set_sick(mapping, false);
     sync::keep_unwritten(&mapping.shared, mapping);
     dropped
+}
+
+/// Forgets that bytes of these pages may not be durable: they are given up.
+fn forget<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
+    let [start, end] = [pages.start, pages.end].map(|page| page.saturating_mul(FRAME_SIZE as u64));
+    if let Some(writing) = mapping.writing() {
+        writing.unsynced.forget(&(start..end));
+    }
+}
+
+/// Forgets which bytes of a closed file a failed sync may have lost.
+pub(crate) fn discard_closed<S: Scheme>(shared: &Shared<S>, file_id: FileId) {
+    shared.left_unsynced.lock().forget_lost(&file_id.into(), shared.unsynced_room());
 }
 
 /// Returns the files that cannot be written: the last write failed, a request hangs, or a failed
@@ -89,5 +103,13 @@ pub(crate) fn unwritten<S: Scheme>(shared: &Shared<S>) -> Vec<Unwritten> {
             is_open: mapping.is_open(),
         })
     };
-    shared.registry.all().iter().filter_map(describe).collect()
+    let mut files: Vec<_> = shared.registry.all().iter().filter_map(describe).collect();
+    let left = shared.left_unsynced.lock();
+    let closed = left.lost().filter_map(|(key, left)| {
+        let (file_id, error) = (key.file_id()?, left.check().err()?);
+        let lost_bytes = left.lost_bytes();
+        Some(Unwritten { file_id, dirty_bytes: 0, lost_bytes, error, is_open: false })
+    });
+    files.extend(closed);
+    files
 }

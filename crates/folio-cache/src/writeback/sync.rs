@@ -52,13 +52,14 @@ fn sync_backing<S: Scheme>(mapping: &Mapping<S>, writing: &Writing, what: Durabl
     writing.unsynced.begin_sync();
     let synced = catch_panic(|| backing.sync(what).map_err(share));
     if let Ok(Ok(())) = synced {
-        writing.unsynced.synced();
+        writing.unsynced.synced(mapping.shared.unsynced_room());
         return;
     }
     if !broken!("failed-sync-forgets") {
         // No write is under way: its pages would count as clean after this.
         let _changing = mapping.changing().map(Mutex::lock);
-        writing.unsynced.failed(|page| dirty_pages::make_dirty_again(mapping, page));
+        let room = mapping.shared.unsynced_room();
+        writing.unsynced.failed(room, |page| dirty_pages::make_dirty_again(mapping, page));
     }
     match synced {
         Ok(Ok(())) => {}
@@ -67,7 +68,11 @@ fn sync_backing<S: Scheme>(mapping: &Mapping<S>, writing: &Writing, what: Durabl
             tracing::error!(%error, ?backing, "a sync failed: what it covers is written again");
             writing.errors.record(&error);
         }
-        Err(panic) => panic::resume_unwind(panic),
+        Err(panic) => {
+            // Before the next caller's turn: what it wrote before is dirty again.
+            writing.errors.record(&io::Error::other("the backing panicked"));
+            panic::resume_unwind(panic)
+        }
     }
 }
 

@@ -183,7 +183,7 @@ fn write_range_under<S: Scheme>(
             make_clean(mapping, page);
         }
     }
-    writing.unsynced.wrote(&(start..end));
+    writing.unsynced.wrote(&(start..end), mapping.shared.unsynced_room());
     let result = change(mapping, &**writer, known, || match then {
         Then::Nothing => writer.write(start, &slices),
         Then::Sync => writer.write_to_sync(start, &slices),
@@ -201,7 +201,7 @@ fn write_range_under<S: Scheme>(
             mapping.backed.fetch_max(end, Ordering::Relaxed);
             writing.ordered.fetch_max(end, Ordering::Relaxed);
             // Again, and before they count as clean: a sync may have begun meanwhile.
-            writing.unsynced.wrote(&(start..end));
+            writing.unsynced.wrote(&(start..end), mapping.shared.unsynced_room());
             for pinned in &pinned {
                 make_clean(mapping, pinned);
             }

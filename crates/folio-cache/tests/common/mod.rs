@@ -49,6 +49,7 @@ macro_rules! by_memory {
 #[allow(unused_imports, reason = "each test file uses some of it")]
 pub(crate) use by_memory;
 
+pub(crate) mod forgetful;
 pub(crate) mod hanging;
 pub(crate) mod healthy;
 
