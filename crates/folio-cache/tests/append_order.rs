@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{StopOnDrop, assert_nothing_leaked, by_memory};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Backing, Cache, OpenOptions};
+use folio_cache::{Backing, Cache, DefaultScheme, File, OpenOptions};
 
 const PAGE: u64 = 4096;
 const HEADER: usize = 64;
@@ -291,4 +291,43 @@ fn appends_behind_a_growth_are_in_order() {
     assert_eq!(memory.contents().len(), 60 * 4096);
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// The backing is lengthened at once. What was appended goes first, also if a hole is refused.
+#[test]
+fn appends_come_before_a_longer_file_or_a_hole() {
+    let changes: [fn(&File, &Memory); 3] = [
+        |file, _| file.set_len(20 * PAGE).unwrap(),
+        |file, _| file.punch_hole(2 * PAGE, PAGE).unwrap(),
+        |file, memory| {
+            memory.inject(Call::Punch, 0, 1, Fault::Error(5));
+            assert_eq!(file.punch_hole(2 * PAGE, PAGE).unwrap_err().raw_os_error(), Some(5));
+        },
+    ];
+    for change in changes {
+        let (cache, memory) = (Cache::<DefaultScheme>::new(2 << 20).unwrap(), Memory::new(b""));
+        let memory = Arc::new(memory);
+        let file = cache.open_backing(memory.clone()).unwrap();
+        file.append(&[7; 9 * 4096 + 100]).unwrap();
+        change(&file, &memory);
+        let contents = memory.contents();
+        let (before, after) = (&contents[..2 * 4096], &contents[3 * 4096..9 * 4096 + 100]);
+        assert!(before.iter().chain(after).all(|&byte| byte == 7), "{} bytes", contents.len());
+    }
+}
+
+/// What cannot be written holds up no longer file.
+#[test]
+fn a_file_that_cannot_be_written_can_be_made_longer() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.append(&[7; 4096]).unwrap();
+    memory.inject(Call::Write, 0, 1, Fault::Error(28));
+    file.set_len(2 * PAGE).unwrap();
+    assert_eq!(memory.contents().len(), 2 * 4096);
+    // The error is told once.
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(28));
+    file.sync_data().unwrap();
+    assert_eq!(memory.contents()[..4096], [7; 4096]);
 }

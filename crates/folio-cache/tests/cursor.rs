@@ -144,3 +144,11 @@ fn writes_of_a_file_opened_to_append_go_to_its_end() {
     file.close().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"OLD one two three");
 }
+
+#[test]
+fn an_empty_write_succeeds_anywhere() {
+    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let file = cache.open_backing(Arc::new(Memory::new(b"1"))).unwrap();
+    assert_eq!(file.write_at(&[], (1 << 44) + 1).unwrap(), 0);
+    assert_eq!(file.len(), 1);
+}

@@ -3,11 +3,13 @@
 mod common;
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{StopOnDrop, assert_nothing_leaked, file_of};
+use folio_cache::testing::{Call, Fault, Memory};
 use folio_cache::{Cache, File};
 
 /// Runs four readers of random ranges beside one `writer`. `check(offset, bytes)` checks each read.
@@ -99,4 +101,31 @@ fn readers_of_a_file_that_grows_and_shrinks_see_its_bytes() {
     }
     drop(file);
     assert_nothing_leaked(&cache);
+}
+
+/// Another program changes the first page, and appends into the last one, which is dirty and cannot
+/// be written.
+#[test]
+fn a_change_beside_an_append_that_cannot_be_taken_over_is_seen() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let memory = Arc::new(Memory::new(&[1; 10_000]));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    let first = |file: &File| {
+        let mut first = [0];
+        file.read_exact_at(&mut first, 0).unwrap();
+        first[0]
+    };
+    assert_eq!(first(&file), 1);
+    file.write_all_at(&[2; 10], 9000).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(28));
+    memory.scribble(0, &[9]);
+    memory.scribble(10_000, &[9; 10]);
+    assert!(file.revalidate().unwrap());
+    assert_eq!(first(&file), 9);
+    memory.scribble(0, &[8]);
+    assert_eq!(first(&cache.open_backing(memory.clone()).unwrap()), 8);
+    memory.heal();
+    file.sync_data().ok();
+    file.sync_data().unwrap();
+    assert_eq!(memory.contents()[9000..9010], [2; 10]);
 }

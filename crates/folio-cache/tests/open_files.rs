@@ -3,7 +3,8 @@
 mod common;
 
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use allocation_counter::measure;
 use common::assert_nothing_leaked;
@@ -13,6 +14,7 @@ use folio_cache::{
     RemoteVersion, Validator, Version,
 };
 use folio_frames::FRAME_SIZE;
+use parking_lot::Mutex;
 
 const MIB: usize = 1 << 20;
 
@@ -264,4 +266,52 @@ fn long_keys_and_validators_are_paid_from_the_capacity() {
     cache.reclaim(usize::MAX);
     assert_nothing_leaked(&cache);
     assert_eq!(cache.file_bytes(), 0);
+}
+
+/// Memory of which each answer for the version waits, once it is known.
+#[derive(Debug)]
+struct Late {
+    memory: Arc<Memory>,
+    /// Arrivals, and the gate.
+    asked: Mutex<mpsc::Sender<()>>,
+    gate: Mutex<()>,
+}
+
+impl Backing for Late {
+    fn file_id(&self) -> FileId {
+        self.memory.file_id()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        let version = self.memory.version();
+        self.asked.lock().send(()).unwrap();
+        drop(self.gate.lock());
+        version
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.memory.fill(offset, buffers)
+    }
+}
+
+/// The version that the second open asks for is older than what the last close of the first writes.
+#[test]
+fn an_open_beside_the_last_close_sees_what_that_writes() {
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let first = cache.open_backing(memory.clone()).unwrap();
+    first.write_all_at(b"old bytes", 0).unwrap();
+    let (sender, asked) = mpsc::channel();
+    let late = Late { memory, asked: Mutex::new(sender), gate: Mutex::default() };
+    let late = Arc::new(late);
+    thread::scope(|scope| {
+        let gate = late.gate.lock();
+        let second = scope.spawn(|| cache.open_backing(late.clone()).unwrap());
+        asked.recv().unwrap();
+        drop(first);
+        drop(gate);
+        let second = second.join().unwrap();
+        assert_eq!(second.len(), 9);
+        assert_eq!(second.bytes(0, 9).unwrap()[..], *b"old bytes");
+    });
 }

@@ -2,12 +2,16 @@
 
 mod common;
 
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::forgetful::{EIO, Forgetful};
-use folio_cache::{Backing, Cache, File};
+use folio_cache::{Backing, Cache, Durable, File, FileId, LocalFile, OpenOptions, Version};
 
 const PAGE: u64 = 4096;
 const MIB: usize = 1 << 20;
@@ -162,7 +166,7 @@ fn a_sync_that_panics_fails_for_all() {
         }
         let second = scope.spawn(|| other.sync_data());
         // It waits for its turn by then, or comes later: both must hold.
-        thread::sleep(std::time::Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
         drop(gate);
         assert!(first.join().is_err(), "the panic continues in its caller");
         let synced = second.join().unwrap();
@@ -171,4 +175,90 @@ fn a_sync_that_panics_fails_for_all() {
     file.sync_data().ok();
     other.sync_data().unwrap();
     assert_eq!(*backing.durable.lock(), [7; 4096]);
+}
+
+/// A local file of which a sync fails when it is told to.
+#[derive(Debug)]
+struct Failing {
+    file: LocalFile,
+    fails: AtomicBool,
+}
+
+impl Backing for Failing {
+    fn file_id(&self) -> FileId {
+        self.file.file_id()
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.file.generation()
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        self.file.version()
+    }
+
+    fn fill(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.file.fill(offset, buffers)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn is_unlinked(&self) -> bool {
+        self.file.is_unlinked()
+    }
+
+    fn write(&self, offset: u64, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        self.file.write(offset, buffers)
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        if self.fails.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        self.file.sync(what)
+    }
+}
+
+/// Makes a file with lost bytes and closes it. Returns its number.
+fn lose_bytes(cache: &Cache, path: &Path) -> FileId {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).open_local(path).unwrap();
+    let failing = Arc::new(Failing { file, fails: AtomicBool::new(true) });
+    let file = cache.open_backing(failing.clone()).unwrap();
+    file.write_all_at(&[1; 10 * 4096], 0).unwrap();
+    file.flush().unwrap();
+    file.invalidate();
+    file.sync_data().unwrap_err();
+    assert!(file.sync_data().unwrap_err().to_string().contains("may be lost"));
+    failing.file_id()
+}
+
+/// A new file may get the inode of one that was deleted. Where the file system never does that,
+/// only the first part of this says something.
+#[test]
+fn a_new_file_with_the_same_inode_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let path = dir.path().join("lost");
+    lose_bytes(&cache, &path);
+    // Opened again, it is the same file. Cut off by another program, the bytes are of no concern.
+    let file = cache.open(&path).unwrap();
+    assert!(file.sync_data().is_err());
+    drop(file);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    cache.open(&path).unwrap().sync_data().unwrap();
+    for round in 0..20 {
+        let path = dir.path().join(format!("lost {round}"));
+        let lost = lose_bytes(&cache, &path);
+        fs::remove_file(&path).unwrap();
+        let path = dir.path().join(format!("new {round}"));
+        // As long, so that only its generation tells it from the old one.
+        fs::write(&path, [2; 10 * 4096]).unwrap();
+        let file = cache.open(&path).unwrap();
+        if file.backing().file_id() == lost {
+            file.sync_data().unwrap();
+        }
+    }
 }

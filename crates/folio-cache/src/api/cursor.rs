@@ -8,6 +8,7 @@ use folio_ref::{DefaultScheme, Scheme};
 use crate::api::file::File;
 use crate::backing::error::error;
 use crate::state::handle::PageHandle;
+use crate::write::write_pages;
 
 /// A position in a [`File`]: it implements [`Read`], [`BufRead`], [`Seek`] and [`Write`].
 /// [`File::cursor`] returns one.
@@ -148,9 +149,10 @@ impl<S: Scheme> Write for FileCursor<S> {
             self.skip(written);
             return Ok(written);
         }
-        let offset = self.file.append(buf)?;
-        self.set_position(offset + buf.len() as u64);
-        Ok(buf.len())
+        self.file.opened.writer()?;
+        let (offset, written) = write_pages::append_some(&self.file.opened.mapping, buf)?;
+        self.set_position(offset + written as u64);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -173,5 +175,36 @@ impl<S: Scheme> fmt::Debug for FileCursor<S> {
             .field("file", &self.file)
             .field("position", &self.position)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::cache::Cache;
+    use crate::backing::testing::{Call, Fault, Memory};
+
+    /// An error means that nothing was written, as `Write` promises: otherwise a caller that tries again
+    /// writes some bytes twice.
+    #[test]
+    fn an_append_that_fails_part_way_is_a_short_one() {
+        let bytes: Vec<_> = (0..4_u32 << 20).map(|n| (n % 251) as u8).collect();
+        let cache: Cache = Cache::builder().capacity(2 << 20).io_threads(0).build().unwrap();
+        let memory = Arc::new(Memory::new(b""));
+        let file = File::new(&cache.shared, memory.clone(), true, None).unwrap();
+        let mut cursor = file.cursor();
+        memory.inject(Call::Write, 2, u64::MAX, Fault::Error(28));
+        let written = cursor.write(&bytes).unwrap();
+        assert!(0 < written && written < bytes.len(), "{written}");
+        assert_eq!((cursor.position(), file.len()), (written as u64, written as u64));
+        assert_eq!(cursor.write(&bytes[written..]).unwrap_err().raw_os_error(), Some(28));
+        assert_eq!(file.len(), written as u64);
+        memory.heal();
+        cursor.write_all(&bytes[written..]).unwrap();
+        file.sync_data().ok();
+        file.sync_data().unwrap();
+        assert!(memory.contents() == bytes);
     }
 }

@@ -23,6 +23,7 @@ use crate::rt::coop;
 use crate::state::frames::FolioRef;
 use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
+use crate::state::registry::Found;
 use crate::state::remote::Remote;
 use crate::state::shared::Shared;
 
@@ -114,13 +115,14 @@ pub(crate) fn open<S: Scheme>(
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::distant(shared, id, remote);
     let to_open = shared.groups.to_open(group)?;
-    let (mapping, existed) = shared.registry.get_or_insert(&key, to_open, make)?;
+    let removals = shared.registry.removals();
+    let (mapping, found) = shared.registry.get_or_insert(&key, to_open, removals, make)?;
     shared.groups.check_file(mapping.id, group)?;
     let Some(remote) = mapping.remote() else {
         let message = format!("a blocking backing with the key {key:?} is open");
         return Err(error(io::ErrorKind::InvalidInput, message));
     };
-    if existed {
+    if found == Found::Open {
         remote.set_backing(backing);
     } else {
         file_room::grown(shared);

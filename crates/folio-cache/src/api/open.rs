@@ -16,6 +16,7 @@ use crate::coherence::refresh;
 use crate::memory::file_room;
 use crate::state::groups::GroupState;
 use crate::state::mapping::Mapping;
+use crate::state::registry::Found;
 use crate::state::shared::Shared;
 use crate::state::writeback_errors::ErrorCursor;
 use crate::writeback::sync;
@@ -228,23 +229,35 @@ pub(crate) fn open_mapping<S: Scheme>(
     shared.watch_pressure();
     let file_id = backing.file_id();
     let key = file_id.into();
+    let generation = backing.generation();
+    let removals = shared.registry.removals();
     let version = backing.version()?;
     file_room::check(shared, Mapping::<S>::BYTES)?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, backing, version);
     let to_open = shared.groups.to_open(group)?;
-    let (mapping, was_open) = shared.registry.get_or_insert(&key, to_open, make)?;
+    let (mapping, found) = shared.registry.get_or_insert(&key, to_open, removals, make)?;
     shared.groups.check_file(mapping.id, group)?;
     if mapping.remote().is_some() {
         let message = format!("{file_id:?} is the key of an object of a distant store");
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
-    if was_open {
+    if found != Found::Nothing {
         refresh::revalidate(&mapping)?;
+    }
+    if found == Found::Open {
         return Ok(mapping);
     }
-    if let Some(left) = shared.left_unsynced.lock().take(&key) {
-        mapping.make_writing().unsynced.inherit(left, shared.unsynced_room());
+    let left = shared.left_unsynced.lock().take(&key);
+    if let Some(left) = left {
+        let (unsynced, room) = (&mapping.make_writing().unsynced, shared.unsynced_room());
+        if left.is_of(generation) {
+            unsynced.inherit(left, room);
+            // Another program has cut these off.
+            unsynced.forget(&(mapping.len()..u64::MAX));
+        } else {
+            left.uncount(room);
+        }
     }
     file_room::grown(shared);
     Ok(mapping)

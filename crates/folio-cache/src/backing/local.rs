@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, SealFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SealFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::{pread, preadv, pwrite, pwritev};
 
 use super::direct::{self, Direct};
@@ -57,6 +57,8 @@ pub struct LocalFile {
     is_writable: bool,
     /// The bytes can never change, whatever else does.
     is_constant: bool,
+    /// The time at which the file was made, in nanoseconds, if the file system knows it.
+    made: Option<u64>,
 }
 
 impl LocalFile {
@@ -129,7 +131,9 @@ impl LocalFile {
             return Err(error(io::ErrorKind::InvalidInput, message));
         }
         check_file(name, &file)?;
-        let is_constant = is_constant(&file, &metadata);
+        let known = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
+        let is_constant = is_constant(&file, &metadata, known.as_ref());
+        let made = known.and_then(made);
         let file_id = FileId { space: "file", volume: metadata.dev(), object: metadata.ino() };
         Ok(Self {
             file,
@@ -137,6 +141,7 @@ impl LocalFile {
             file_id,
             is_writable: (flags & OFlags::RWMODE) != OFlags::RDONLY,
             is_constant,
+            made,
         })
     }
 
@@ -156,7 +161,7 @@ impl LocalFile {
 
 /// Returns `true` if the kernel lets no byte of the file change any more: it has `fs-verity`, or is
 /// a sealed memory file. Neither can be undone.
-fn is_constant(file: &fs::File, metadata: &fs::Metadata) -> bool {
+fn is_constant(file: &fs::File, metadata: &fs::Metadata, known: Option<&Statx>) -> bool {
     let sealed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
     // Only a memory file has seals, and it has no name.
     if metadata.nlink() == 0
@@ -164,8 +169,14 @@ fn is_constant(file: &fs::File, metadata: &fs::Metadata) -> bool {
     {
         return true;
     }
-    let known = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
-    known.is_ok_and(|known| known.stx_attributes.contains(StatxAttributes::VERITY))
+    known.is_some_and(|known| known.stx_attributes.contains(StatxAttributes::VERITY))
+}
+
+/// Returns the time at which a file was made, in nanoseconds, if the file system knows it.
+fn made(known: Statx) -> Option<u64> {
+    let (time, has) = (known.stx_btime, StatxFlags::from_bits_retain(known.stx_mask));
+    let seconds = time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000);
+    has.contains(StatxFlags::BTIME).then(|| seconds.wrapping_add(u64::from(time.tv_nsec)))
 }
 
 impl AsFd for LocalFile {
@@ -177,6 +188,10 @@ impl AsFd for LocalFile {
 impl Backing for LocalFile {
     fn file_id(&self) -> FileId {
         self.file_id
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.made
     }
 
     fn version(&self) -> io::Result<Version> {
@@ -301,7 +316,7 @@ mod tests {
             }
             let file = fs::File::from(memfd);
             let metadata = file.metadata().unwrap();
-            assert_eq!(is_constant(&file, &metadata), chosen == 7, "{chosen:b}");
+            assert_eq!(is_constant(&file, &metadata, None), chosen == 7, "{chosen:b}");
         }
     }
 

@@ -236,6 +236,15 @@ pub trait Backing: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Returns a number that other files with the same file id do not have, such as the time at
+    /// which the file was made. Returns `None` if it is not known.
+    ///
+    /// The cache asks at an open and at a last close. What a file has left behind, such as bytes
+    /// that a failed sync lost, does not concern a new file that got its inode.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns when all bytes that were written before are durable.
     ///
     /// # Errors

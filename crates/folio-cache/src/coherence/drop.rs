@@ -36,6 +36,7 @@ fn leave_unsynced<S: Scheme>(mapping: &Mapping<S>) {
     if broken!("close-forgets-unsynced") || is_unlinked() {
         return bytes.uncount(room);
     }
+    let bytes = bytes.of(catch_panic(|| mapping.backing().generation()).ok().flatten());
     let key = mapping.key();
     let mut left = mapping.shared.left_unsynced.lock();
     // Under the lock: a mapping that is made after this look takes what is left here.

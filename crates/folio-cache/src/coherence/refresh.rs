@@ -97,7 +97,9 @@ fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     let now = mapping.backing().version()?;
     let changed = now != known.get();
     if apply_backing_len(mapping, Some(now.len))?.is_err() {
-        // The file grows meanwhile: the next refresh finds what was appended.
+        // The file grows meanwhile: the next refresh finds what was appended, as the version stays
+        // unknown.
+        drop_pages::invalidate(mapping);
         return Ok(true);
     }
     if changed {

@@ -12,7 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use folio_ref::Scheme;
@@ -30,8 +30,22 @@ pub(crate) struct Registry<S: Scheme> {
     /// The numbers of the mappings, by the hashes of their keys.
     by_key: Mutex<HashTable<u32>>,
     by_id: RwLock<Numbers<S>>,
+    /// The number of mappings that were removed.
+    removals: AtomicU64,
     /// The mappings with dirty pages.
     pub(crate) dirty: DirtyFiles,
+}
+
+/// What [`Registry::get_or_insert`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A mapping of the key.
+    Open,
+    /// None.
+    Nothing,
+    /// None, but one may have been closed lately: its last writes may be newer than what the caller
+    /// knows of the file.
+    Closed,
 }
 
 /// Returns a hash in the width of the table, which uses its lowest and its highest bits.
@@ -81,6 +95,7 @@ impl<S: Scheme> Default for Registry<S> {
             hasher: RandomState::new(),
             by_key: Mutex::default(),
             by_id: RwLock::default(),
+            removals: AtomicU64::new(0),
             dirty: DirtyFiles::default(),
         }
     }
@@ -164,8 +179,16 @@ impl<S: Scheme> Registry<S> {
         self.hasher.hash_one(key) as u32
     }
 
-    /// Returns the mapping of a key, and `true` if it existed. Otherwise `make` creates it with the
-    /// given number, which is one of a group.
+    /// Returns the number of mappings that were removed.
+    pub(crate) fn removals(&self) -> u64 {
+        // Acquire: pairs with Release in `remove`: what is read after this is newer than the last
+        // writes of those mappings.
+        self.removals.load(Ordering::Acquire)
+    }
+
+    /// Returns the mapping of a key, and what was found. If there is none, `make` creates it with
+    /// the given number, which is one of a group. `removals` is their number before the caller
+    /// looked at the file.
     ///
     /// # Errors
     ///
@@ -174,8 +197,9 @@ impl<S: Scheme> Registry<S> {
         &self,
         key: &Key,
         group: &GroupState,
+        removals: u64,
         make: impl FnOnce(u32) -> Mapping<S>,
-    ) -> io::Result<(Arc<Mapping<S>>, bool)> {
+    ) -> io::Result<(Arc<Mapping<S>>, Found)> {
         let hash = self.hash(key);
         // Held: their numbers stay theirs.
         let mut others: Vec<Arc<Mapping<S>>> = Vec::new();
@@ -185,6 +209,9 @@ impl<S: Scheme> Registry<S> {
             if found.iter().all(|it| others.iter().any(|other| Arc::ptr_eq(it, other))) {
                 // There is none, or the last close of the old one is in progress.
                 let mut by_id = self.by_id.write();
+                let same = by_key.iter_hash(wide(hash)).filter(|&&id| by_id.hash(id) == hash);
+                let is_lately = same.count() > found.len() || self.removals() != removals;
+                let found_it = if is_lately { Found::Closed } else { Found::Nothing };
                 let inserted = by_id.insert(group, hash, make);
                 if let Ok(mapping) = &inserted {
                     by_key.insert_unique(wide(hash), mapping.id, |&id| wide(by_id.hash(id)));
@@ -192,11 +219,11 @@ impl<S: Scheme> Registry<S> {
                 drop(by_id);
                 // Before `found` and `others`, which may have the last references.
                 drop(by_key);
-                return inserted.map(|mapping| (mapping, false));
+                return inserted.map(|mapping| (mapping, found_it));
             }
             drop(by_key);
             if let Some(mapping) = found.iter().find(|mapping| mapping.key() == *key) {
-                return Ok((Arc::clone(mapping), true));
+                return Ok((Arc::clone(mapping), Found::Open));
             }
             others = found;
         }
@@ -213,6 +240,8 @@ impl<S: Scheme> Registry<S> {
     pub(crate) fn remove(&self, id: u32) {
         let mut by_key = self.by_key.lock();
         let mut by_id = self.by_id.write();
+        // Release: pairs with Acquire in `removals`.
+        self.removals.fetch_add(1, Ordering::Release);
         if let Ok(entry) = by_key.find_entry(wide(by_id.hash(id)), |&it| it == id) {
             entry.remove();
         }

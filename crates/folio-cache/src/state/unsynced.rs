@@ -245,11 +245,11 @@ impl Unsynced {
         // All pages have left: what was written is gone.
         taken.gone.clear();
         taken.count(room);
-        (taken.counted > 0).then_some(LeftBytes(taken))
+        (taken.counted > 0).then_some(LeftBytes { sets: taken, generation: None })
     }
 
     /// Adds the unsynced bytes of an earlier time that the file was open.
-    pub(crate) fn inherit(&self, LeftBytes(left): LeftBytes, room: Room<'_>) {
+    pub(crate) fn inherit(&self, LeftBytes { sets: left, .. }: LeftBytes, room: Room<'_>) {
         let mut sets = self.sets.lock();
         let Sets { written, gone, lost, vague, counted, .. } = &mut *sets;
         written.insert_all(&left.written);
@@ -285,29 +285,43 @@ impl Unsynced {
 
 /// The unsynced bytes of a closed file.
 #[derive(Debug, Default)]
-pub(crate) struct LeftBytes(Sets);
+pub(crate) struct LeftBytes {
+    sets: Sets,
+    /// The generation of the file, if it is known.
+    generation: Option<u64>,
+}
 
 impl LeftBytes {
+    /// Returns the bytes as those of a generation of the file.
+    pub(crate) fn of(self, generation: Option<u64>) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// Returns `true` if the bytes may be of this generation: it is the same, or one is unknown.
+    pub(crate) fn is_of(&self, generation: Option<u64>) -> bool {
+        self.generation.is_none() || generation.is_none() || self.generation == generation
+    }
+
     /// Returns the number of bytes that are lost.
     pub(crate) fn lost_bytes(&self) -> u64 {
-        self.0.lost.count()
+        self.sets.lost.count()
     }
 
     /// Returns the error that a sync of the file reports, if bytes are lost.
     pub(crate) fn check(&self) -> io::Result<()> {
-        check(&self.0.lost)
+        check(&self.sets.lost)
     }
 
     /// Forgets that bytes are lost. Returns `true` if nothing else is left.
     fn forget_lost(&mut self, room: Room<'_>) -> bool {
-        self.0.lost.clear();
-        self.0.count(room);
-        self.0.counted == 0
+        self.sets.lost.clear();
+        self.sets.count(room);
+        self.sets.counted == 0
     }
 
     /// Gives the memory back.
     pub(crate) fn uncount(mut self, room: Room<'_>) {
-        let counted = mem::take(&mut self.0.counted);
+        let counted = mem::take(&mut self.sets.counted);
         // Relaxed: a count.
         room.ranges.fetch_sub(counted, Ordering::Relaxed);
     }

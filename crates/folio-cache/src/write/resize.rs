@@ -27,7 +27,7 @@ use crate::state::mapping::Mapping;
 use crate::state::units::check_end;
 use crate::write::spare_folios::SpareFolios;
 use crate::write::write_pages;
-use crate::writeback::write_back::{self, change};
+use crate::writeback::write_back::{self, Then, change};
 
 /// Sets the length of the file to `new`: truncates it, or appends zeroes.
 ///
@@ -48,6 +48,7 @@ pub(crate) fn resize<S: Scheme>(
     let _grow = mapping.make_writing().grow.lock();
     // Bytes that another writer appended to the backing are not zeroes.
     refresh::refresh_len(mapping)?;
+    write_appended(mapping, new);
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
     // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
     let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
@@ -56,6 +57,18 @@ pub(crate) fn resize<S: Scheme>(
         spare.add(vec![alloc::allocate(&mapping.shared)?]);
     }
     resize_with(mapping, writer, new, &mut spare)
+}
+
+/// Writes the dirty pages between the end of the backing and `end`, up to which it is about to be
+/// lengthened: if the process ends then, no zeroes stand before bytes that were appended. What
+/// cannot be written stays dirty, and its error is reported by the next sync. Call under `grow`.
+fn write_appended<S: Scheme>(mapping: &Mapping<S>, end: u64) {
+    // Relaxed: a hint. Pages that are written already are not dirty.
+    let backed = mapping.backed.load(Ordering::Relaxed);
+    let pages = backed / FRAME_SIZE as u64..end.div_ceil(FRAME_SIZE as u64);
+    if backed < end && mapping.dirty_end() > backed && !broken!("length-before-appends") {
+        _ = write_back::write_back(mapping, pages, Then::Nothing);
+    }
 }
 
 /// Takes the right to change the backing.
@@ -172,6 +185,7 @@ pub(crate) fn punch<S: Scheme>(
     check_end(end)?;
     let page = FRAME_SIZE as u64;
     let whole = offset.div_ceil(page)..end / page;
+    write_appended(mapping, mapping.len());
     // The whole pages first: if the backing refuses, nothing has changed.
     if whole.is_empty() || !punch_pages(mapping, writer, whole.clone())? {
         return write_zeroes(mapping, offset..end, &mut grow);

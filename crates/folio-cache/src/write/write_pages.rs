@@ -101,6 +101,9 @@ pub(crate) fn write<S: Scheme>(
     offset: u64,
     bytes: &[u8],
 ) -> io::Result<usize> {
+    if bytes.is_empty() && i64::try_from(offset).is_ok() {
+        return Ok(0);
+    }
     check_range(offset, bytes.len() as u64)?;
     write_pages(mapping, offset, bytes, &mut None)
 }
@@ -112,6 +115,27 @@ pub(crate) fn write<S: Scheme>(
 /// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
 /// [`write_pages`] returns. Some of the bytes may be written then: the length says how many.
 pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Result<u64> {
+    append_as(mapping, bytes, true).map(|(offset, _)| offset)
+}
+
+/// Writes the first of `bytes` at the end of the file. Returns the offset at which they begin, and
+/// their number: a short count means an error part-way, which the next call returns.
+///
+/// # Errors
+///
+/// As [`append`], but nothing is written then.
+pub(crate) fn append_some<S: Scheme>(
+    mapping: &Mapping<S>,
+    bytes: &[u8],
+) -> io::Result<(u64, usize)> {
+    append_as(mapping, bytes, false)
+}
+
+fn append_as<S: Scheme>(
+    mapping: &Mapping<S>,
+    bytes: &[u8],
+    is_whole: bool,
+) -> io::Result<(u64, usize)> {
     let mut grow = Some(mapping.make_writing().grow.lock());
     let len = if owns_end(mapping, mapping.len()) {
         mapping.len()
@@ -119,12 +143,12 @@ pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Resul
         refresh::refresh_len(mapping)?
     };
     check_range(len, bytes.len() as u64)?;
-    let mut done = 0;
-    while done < bytes.len() {
+    let mut done = write_pages(mapping, len, bytes, &mut grow)?;
+    while is_whole && done < bytes.len() {
         // After a short count, the next call returns the error.
         done += write_pages(mapping, len + done as u64, &bytes[done..], &mut grow)?;
     }
-    Ok(len)
+    Ok((len, done))
 }
 
 /// Writes `bytes` page by page. Takes the lock `grow` when a page reaches past the end of the file.
