@@ -307,3 +307,23 @@ fn unpolled_results_leave_memory_to_others() {
     drop(file);
     assert_nothing_leaked(&cache);
 }
+
+/// All memory is pinned or cannot be written. To cut a file off gives some of it back.
+#[test]
+fn a_truncation_that_frees_memory_needs_none() {
+    let cache: Cache = Cache::builder().capacity(2 * MIB).io_threads(0).build().unwrap();
+    let memory = Arc::new(Memory::new(b""));
+    let file = cache.open_backing(memory.clone()).unwrap();
+    file.append(&[7; 100 * PAGE]).unwrap();
+    memory.inject(Call::Write, 0, u64::MAX, Fault::Error(28));
+    let other = cache.open_backing(slow(4 * MIB, Duration::ZERO)).unwrap();
+    let pinned = pin_all(&other);
+    assert!(pinned.len() >= 400, "{} pages", pinned.len());
+    file.set_len(100).unwrap();
+    assert_eq!(file.len(), 100);
+    assert!(cache.frames().zone().stats().free_frames >= 98);
+    memory.heal();
+    file.sync_data().ok();
+    file.sync_data().unwrap();
+    assert_eq!(memory.contents(), [7; 100]);
+}

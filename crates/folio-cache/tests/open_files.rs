@@ -315,3 +315,20 @@ fn an_open_beside_the_last_close_sees_what_that_writes() {
         assert_eq!(second.bytes(0, 9).unwrap()[..], *b"old bytes");
     });
 }
+
+/// The counters of files are paid from the capacity, and there are none without room.
+#[test]
+fn the_counters_of_files_have_a_part_of_the_capacity() {
+    let cache: Cache = Cache::new(2 * MIB).unwrap();
+    let before = cache.file_bytes();
+    let open = |object| cache.open_backing(Arc::new(Same { object, len: 1 })).unwrap();
+    let files: Vec<_> = (0..1000).map(open).collect();
+    files.iter().for_each(|file| _ = file.stats());
+    let counted = cache.file_bytes() - before;
+    assert!((MIB..2 * MIB / 16 * 13).contains(&counted), "{counted} bytes");
+    files[0].read_at(&mut [0], 0).unwrap();
+    files[999].read_at(&mut [0], 0).unwrap();
+    assert_eq!([files[0].stats().misses, files[999].stats().misses], [1, 0]);
+    drop(files);
+    assert_eq!(cache.file_bytes(), before);
+}

@@ -125,12 +125,13 @@ impl<S: Scheme> File<S> {
     ///
     /// # Errors
     ///
-    /// Nothing has changed then.
+    /// Nothing has changed then, but for `OutOfMemory`.
     ///
     /// - `PermissionDenied` if the file was opened for reading only.
     /// - `InvalidInput` if `len` exceeds `i64::MAX`.
     /// - `FileTooLarge` if `len` exceeds 16 TiB, the maximum that can be cached of a file.
-    /// - `OutOfMemory` if no page can be evicted.
+    /// - `OutOfMemory` if no page can be evicted. A file that becomes shorter may end with the page
+    ///   of its new end then.
     /// - `Unsupported` in a child forked after the cache was built.
     /// - Otherwise the error of the backing.
     pub fn set_len(&self, len: u64) -> io::Result<()> {

@@ -15,12 +15,12 @@ use crate::api::options::OpenOptions;
 use crate::backing::Backing;
 use crate::backing::remote::{AsyncBacking, Priority, RemoteVersion};
 use crate::coherence::version;
-use crate::memory::{frames_view, resident};
+use crate::memory::{file_room, frames_view, resident};
 use crate::policy::{HotCold, Policy};
 use crate::state::groups::{GroupState, group_of};
 use crate::state::memory_use::MemoryUse;
 use crate::state::shared::Shared;
-use crate::state::stats::CacheStats;
+use crate::state::stats::{CacheStats, Counters};
 
 type MakePolicy = Box<dyn FnOnce(u32) -> Box<dyn Policy>>;
 
@@ -311,13 +311,22 @@ impl<S: Scheme> File<S> {
     }
 
     /// Returns the counters of the file. The first call returns zeros and begins to count: counters
-    /// take 4 KiB for a file, as each thread counts in memory of its own. Hits are counted as those
-    /// of a cache, with the feature `hits`.
+    /// take 4 KiB of the capacity for a file, as each thread counts in memory of its own. If so many
+    /// files are open that there is no room for these, it only returns zeros. Hits are counted as
+    /// those of a cache, with the feature `hits`.
     ///
     /// Counted for a file is what its reads and writes do. Direct reclaims, and the bytes that
     /// ranges show and pin, are counted for a cache alone.
     pub fn stats(&self) -> CacheStats {
-        self.opened.mapping.counters.get_or_init(Box::default).read()
+        let mapping = &self.opened.mapping;
+        if mapping.counters.get().is_none() && !mapping.shared.is_inherited() {
+            if file_room::check(&mapping.shared, size_of::<Counters>()).is_err() {
+                return CacheStats::default();
+            }
+            mapping.make_counters();
+            file_room::grown(&mapping.shared);
+        }
+        mapping.counters.get().map_or_else(CacheStats::default, |counters| counters.read())
     }
 
     /// Returns the memory that pages and index of the file have now. Returns zeros in a child

@@ -132,7 +132,8 @@ impl<S: Scheme> Mapping<S> {
     /// Subtracts all bytes that were counted for the mapping. Call when it is dropped.
     pub(crate) fn uncount(&self) {
         let writing = self.writing().map_or(0, |_| size_of::<Writing>());
-        let bytes = self.own_bytes() + writing + self.readahead.counted_bytes();
+        let counters = self.counters.get().map_or(0, |_| size_of::<Counters>());
+        let bytes = self.own_bytes() + writing + counters + self.readahead.counted_bytes();
         self.shared.leaves.uncount_file(bytes);
         self.shared.leaves.uncount(self.index.counted_bytes());
     }
@@ -314,6 +315,13 @@ impl<S: Scheme> Mapping<S> {
             self.shared.leaves.count_file(size_of::<Writing>());
         }
         self.writing.get().expect("it was just set, and stays")
+    }
+
+    /// Makes the counters of this file alone.
+    pub(crate) fn make_counters(&self) {
+        if self.counters.set(Box::default()).is_ok() {
+            self.shared.leaves.count_file(size_of::<Counters>());
+        }
     }
 
     /// Returns the end of the last dirty page in bytes, or 0 if there is none.

@@ -34,7 +34,8 @@ use crate::writeback::write_back::{self, Then, change};
 /// # Errors
 ///
 /// `InvalidInput` or `FileTooLarge` past the maximum length of a file, `Unsupported` for a distant
-/// object, `OutOfMemory`, or what the backing returns. Nothing has changed then.
+/// object, `OutOfMemory`, or what the backing returns. Nothing has changed then, but that a file
+/// which is truncated for want of memory may end with its last page.
 pub(crate) fn resize<S: Scheme>(
     mapping: &Mapping<S>,
     writer: &dyn Backing,
@@ -51,10 +52,16 @@ pub(crate) fn resize<S: Scheme>(
     write_appended(mapping, new);
     // The page in which the file will end may be pinned: its remaining bytes are then copied. Only
     // under the locks is it known whether the file becomes shorter, and nothing is allocated there.
-    let may_truncate_page = !new.is_multiple_of(FRAME_SIZE as u64);
+    let whole_pages = new.next_multiple_of(FRAME_SIZE as u64);
     let mut spare = SpareFolios::new(mapping);
-    if may_truncate_page {
-        spare.add(vec![alloc::allocate(&mapping.shared)?]);
+    if new < whole_pages {
+        let mut folio = alloc::allocate_at_once(&mapping.shared);
+        if folio.is_none() && whole_pages < mapping.len() {
+            // The pages behind that one may be all that can become free.
+            resize_with(mapping, writer, whole_pages, &mut spare)?;
+            folio = alloc::allocate_at_once(&mapping.shared);
+        }
+        spare.add(vec![folio.map_or_else(|| alloc::allocate(&mapping.shared), Ok)?]);
     }
     resize_with(mapping, writer, new, &mut spare)
 }
