@@ -325,6 +325,21 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("failed_syncs")],
     },
     Bug {
+        name: "close-unseen-by-open",
+        breaks: "an open beside a last close keeps the length from before that",
+        caught_by: &[Check::Cache("open_files")],
+    },
+    Bug {
+        name: "length-before-appends",
+        breaks: "a file is made longer before what was appended is written",
+        caught_by: &[Check::Cache("append_order")],
+    },
+    Bug {
+        name: "gaps-written-again",
+        breaks: "after a failed sync, what lies between the bytes that were written is written too",
+        caught_by: &[Check::Cache("unsynced_bytes")],
+    },
+    Bug {
         name: "batch-freed-before-read",
         breaks: "a batch of new pages counts as taken before it is read",
         caught_by: &[Check::CacheShuttle],

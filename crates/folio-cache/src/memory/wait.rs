@@ -3,6 +3,7 @@
 //! | the memory is | it waits |
 //! | --- | --- |
 //! | in flight: being filled, or about to be written to | until it is published or free |
+//! | in flight in requests to distant stores alone | the same, but 5 s at most |
 //! | dirty, and being written to its file | until the write ends |
 //! | pinned, or dirty and its backing fails | a moment, for short pins, closes and moves |
 //!
@@ -20,7 +21,7 @@ use folio_ref::Scheme;
 use crate::rt::in_flight::Look;
 use crate::rt::searches::Beginning;
 use crate::rt::shim::{back_off, yield_now};
-use crate::state::shared::Shared;
+use crate::state::shared::{Awaited, Shared};
 
 /// Rounds that only yield, before a pause.
 const YIELDS: u32 = 1;
@@ -36,6 +37,10 @@ const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The number of these pauses in a row without an end, 60 s, after which a backing seems to hang.
 const PATIENCE: u32 = 3000;
+
+/// The same where only distant stores have pages in flight, 5 s. This thread may be the only one of
+/// an executor that their requests need.
+const DISTANT_PATIENCE: u32 = 250;
 
 /// The number of pauses after which requests that are stuck are driven, 240 ms.
 const STUCK_AFTER: u32 = 12;
@@ -89,7 +94,12 @@ impl<'c, S: Scheme> Wait<'c, S> {
             }
             return Next::Look;
         }
-        if self.shared.awaited() > 0 && self.fruitless < PATIENCE {
+        let patience = match self.shared.awaited() {
+            Awaited { local: true, .. } => PATIENCE,
+            Awaited { distant: true, .. } => DISTANT_PATIENCE,
+            _ => 0,
+        };
+        if self.fruitless < patience {
             self.fruitless = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.fruitless + 1 };
             if self.fruitless % STUCK_AFTER == STUCK_AFTER - 1 {
                 self.shared.drive_stuck();

@@ -102,7 +102,8 @@ pub(super) async fn allocate<'m, S: Scheme>(
         }
         fruitless = if look.has_ended() { 0 } else { fruitless + 1 };
         let has_dirty = dirty_pages::count(shared) > dirty_pages::count_sick(shared);
-        let is_worth_it = has_dirty || shared.awaited() > 0;
+        let awaited = shared.awaited();
+        let is_worth_it = has_dirty || awaited.local || awaited.distant;
         if !is_worth_it || !shared.drive.may_sleep() || fruitless > PATIENCE {
             return Err(out_of_memory(shared));
         }

@@ -44,6 +44,15 @@ use crate::state::shown::Shown;
 use crate::state::units::CACHED;
 use crate::state::unsynced::{Left, Room};
 
+/// What holds pages in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    /// Fills and writes.
+    pub(crate) local: bool,
+    /// Requests to distant stores that a thread can drive.
+    pub(crate) distant: bool,
+}
+
 /// The state that the clones of a cache and its mappings share.
 pub(crate) struct Shared<S: Scheme> {
     pub(crate) arena: Arc<Arena<S>>,
@@ -139,13 +148,14 @@ impl<S: Scheme> Shared<S> {
         }
     }
 
-    /// Returns the number of pages in flight that come back while this thread waits. Racy.
-    pub(crate) fn awaited(&self) -> u64 {
+    /// Returns what holds pages in flight that come back while a thread waits: fills and writes,
+    /// and requests to distant stores. Racy.
+    pub(crate) fn awaited(&self) -> Awaited {
         let [fills, requests, writes] =
             [HeldBy::Fill, HeldBy::Request, HeldBy::Write].map(|by| self.memory_wait.held(by));
         // In a child the threads are those of the parent.
-        let is_driven = requests > 0 && !self.is_inherited() && self.drive.may_sleep();
-        fills + writes + if is_driven { requests } else { 0 }
+        let are_driven = || !self.is_inherited() && self.drive.may_sleep();
+        Awaited { local: fills + writes > 0, distant: requests > 0 && are_driven() }
     }
 
     /// Starts the thread that waits for memory pressure, if that is followed: called when a file is
