@@ -308,7 +308,7 @@ fn appends_come_before_a_longer_file_or_a_hole() {
         let (cache, memory) = (Cache::<DefaultScheme>::new(2 << 20).unwrap(), Memory::new(b""));
         let memory = Arc::new(memory);
         let file = cache.open_backing(memory.clone()).unwrap();
-        file.append(&[7; 9 * 4096 + 100]).unwrap();
+        file.append(&vec![7; 9 * 4096 + 100]).unwrap();
         change(&file, &memory);
         let contents = memory.contents();
         let (before, after) = (&contents[..2 * 4096], &contents[3 * 4096..9 * 4096 + 100]);
@@ -316,7 +316,7 @@ fn appends_come_before_a_longer_file_or_a_hole() {
     }
 }
 
-/// What cannot be written holds up no longer file.
+/// The file can be made longer although its pages cannot be written.
 #[test]
 fn a_file_that_cannot_be_written_can_be_made_longer() {
     let cache: Cache = Cache::new(2 << 20).unwrap();

@@ -1,5 +1,5 @@
 //! Local files and distant objects that need the same memory: what is in flight, or dirty, comes
-//! back, so whoever needs it waits, and none fails.
+//! back, so reads that need it wait, and none fails.
 
 mod common;
 
@@ -130,7 +130,7 @@ fn waits_for_dirty_pages(is_local: bool) {
     let slow = zeroes(1);
     slow.inject(Call::Write, 0, u64::MAX, Fault::Delay(Duration::from_millis(400)));
     let (written, local) = (cache.open_backing(Arc::new(slow)).unwrap(), open_zeroes(&cache));
-    written.write_all_at(&[7; 8 * PAGE], 0).unwrap();
+    written.write_all_at(&vec![7; 8 * PAGE], 0).unwrap();
     let pinned = pin_free(&cache, &local);
     if is_local {
         assert_eq!(local.bytes(3 * MIB as u64, PAGE).unwrap()[..], [0; PAGE]);

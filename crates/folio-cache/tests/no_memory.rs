@@ -314,7 +314,7 @@ fn a_truncation_that_frees_memory_needs_none() {
     let cache: Cache = Cache::builder().capacity(2 * MIB).io_threads(0).build().unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
-    file.append(&[7; 100 * PAGE]).unwrap();
+    file.append(&vec![7; 100 * PAGE]).unwrap();
     memory.inject(Call::Write, 0, u64::MAX, Fault::Error(28));
     let other = cache.open_backing(slow(4 * MIB, Duration::ZERO)).unwrap();
     let pinned = pin_all(&other);

@@ -1,4 +1,4 @@
-//! What the cache knows of the bytes that are not durable is exact, bounded, and of this file.
+//! The ranges of bytes that are not durable are exact, bounded, and those of this file.
 
 mod common;
 
@@ -227,7 +227,7 @@ fn lose_bytes(cache: &Cache, path: &Path) -> FileId {
     let file = options.read(true).write(true).create_new(true).open_local(path).unwrap();
     let failing = Arc::new(Failing { file, fails: AtomicBool::new(true) });
     let file = cache.open_backing(failing.clone()).unwrap();
-    file.write_all_at(&[1; 10 * 4096], 0).unwrap();
+    file.write_all_at(&vec![1; 10 * 4096], 0).unwrap();
     file.flush().unwrap();
     file.invalidate();
     file.sync_data().unwrap_err();
@@ -255,7 +255,7 @@ fn a_new_file_with_the_same_inode_has_lost_nothing() {
         fs::remove_file(&path).unwrap();
         let path = dir.path().join(format!("new {round}"));
         // As long, so that only its generation tells it from the old one.
-        fs::write(&path, [2; 10 * 4096]).unwrap();
+        fs::write(&path, vec![2; 10 * 4096]).unwrap();
         let file = cache.open(&path).unwrap();
         if file.backing().file_id() == lost {
             file.sync_data().unwrap();

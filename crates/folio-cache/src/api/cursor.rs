@@ -186,8 +186,8 @@ mod tests {
     use crate::api::cache::Cache;
     use crate::backing::testing::{Call, Fault, Memory};
 
-    /// An error means that nothing was written, as `Write` promises: otherwise a caller that tries again
-    /// writes some bytes twice.
+    /// An error means that nothing was written, as `Write` promises: otherwise a caller that tries
+    /// again writes some bytes twice.
     #[test]
     fn an_append_that_fails_part_way_is_a_short_one() {
         let bytes: Vec<_> = (0..4_u32 << 20).map(|n| (n % 251) as u8).collect();

@@ -311,9 +311,9 @@ impl<S: Scheme> File<S> {
     }
 
     /// Returns the counters of the file. The first call returns zeros and begins to count: counters
-    /// take 4 KiB of the capacity for a file, as each thread counts in memory of its own. If so many
-    /// files are open that there is no room for these, it only returns zeros. Hits are counted as
-    /// those of a cache, with the feature `hits`.
+    /// take 4 KiB of the capacity for a file, as each thread counts in memory of its own. If there
+    /// is no room for these, as very many files are open, each call returns zeros. Hits are counted
+    /// as those of a cache, with the feature `hits`.
     ///
     /// Counted for a file is what its reads and writes do. Direct reclaims, and the bytes that
     /// ranges show and pin, are counted for a cache alone.
@@ -326,7 +326,7 @@ impl<S: Scheme> File<S> {
             mapping.make_counters();
             file_room::grown(&mapping.shared);
         }
-        mapping.counters.get().map_or_else(CacheStats::default, |counters| counters.read())
+        mapping.counters.get().map_or_else(CacheStats::default, Counters::read)
     }
 
     /// Returns the memory that pages and index of the file have now. Returns zeros in a child

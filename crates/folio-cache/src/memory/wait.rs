@@ -9,7 +9,7 @@
 //!
 //! It takes no CPU but for a few looks. A thread with pages in flight never waits here, so those
 //! that this waits for come back as soon as their backings answer. A request to a distant store
-//! whose future is held and not polled gets a driver.
+//! gets a driver if its future is held and not polled.
 //!
 //! The moment is one for all calls that find nothing at the same time, and for all that a call
 //! requests ([`Searches`](crate::rt::searches::Searches)).

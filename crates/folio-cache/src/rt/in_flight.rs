@@ -6,8 +6,8 @@
 //! thread waits.
 //!
 //! **Invariant:** a thread that holds pages in flight never waits for memory. Two kinds count
-//! apart ([`HeldBy`]). A request to a distant store belongs to no thread: it comes to an end only if
-//! a thread can drive it while others wait. And pages that are written to their file are cached:
+//! apart ([`HeldBy`]). A request to a distant store belongs to no thread: it comes to an end only
+//! if a thread can drive it while others wait. And pages that are written to their file are cached:
 //! they take no memory beside the cached pages, but can be evicted only after the write.
 
 use std::mem;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::rt::counter::Counters;
 use crate::rt::shim::{Condvar, Mutex, fence, wait_for};
 
-/// What holds pages in flight.
+/// The kinds of holders of pages in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeldBy {
     /// A fill, or a write to the cache.

@@ -36,7 +36,7 @@ pub(crate) struct Registry<S: Scheme> {
     pub(crate) dirty: DirtyFiles,
 }
 
-/// What [`Registry::get_or_insert`] found.
+/// The state in which [`Registry::get_or_insert`] found a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A mapping of the key.

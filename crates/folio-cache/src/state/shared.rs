@@ -44,7 +44,7 @@ use crate::state::shown::Shown;
 use crate::state::units::CACHED;
 use crate::state::unsynced::{Left, Room};
 
-/// What holds pages in flight.
+/// The pages in flight that an allocation can wait for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Awaited {
     /// Fills and writes.

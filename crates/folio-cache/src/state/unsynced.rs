@@ -202,7 +202,9 @@ impl Unsynced {
         // Those that were written again meanwhile can be lost another time.
         let still_gone: Vec<_> = gone.iter().flat_map(|range| written.within(&range)).collect();
         gone.clear();
-        still_gone.into_iter().for_each(|range| gone.insert(range));
+        for range in still_gone {
+            gone.insert(range);
+        }
         self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
         self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
         sets.fit(room);

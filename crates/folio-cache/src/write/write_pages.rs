@@ -123,7 +123,8 @@ pub(crate) fn append<S: Scheme>(mapping: &Mapping<S>, bytes: &[u8]) -> io::Resul
 ///
 /// # Errors
 ///
-/// As [`append`], but nothing is written then.
+/// `InvalidInput` or `FileTooLarge` past the maximum length of a file, otherwise what
+/// [`write_pages`] returns. Nothing is written then.
 pub(crate) fn append_some<S: Scheme>(
     mapping: &Mapping<S>,
     bytes: &[u8],

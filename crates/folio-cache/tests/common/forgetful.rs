@@ -1,4 +1,4 @@
-//! A backing whose failed syncs lose what was written.
+//! A backing that loses what was written when a sync fails.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
