@@ -115,7 +115,8 @@
 //! A read that goes past the known end queries the file's size first, and so does a fill that gets
 //! fewer bytes than it should: growth and truncation are seen where they matter. Bytes that another
 //! program rewrites in place are seen after [`File::revalidate`] or the next open. These compare
-//! size, mtime and ctime: a change within one clock tick of the file system can be missed.
+//! size, mtime and ctime: a change within one clock tick of the file system can be missed, and so
+//! can one that another program makes while this cache writes to the file.
 //!
 //! | a change of the file | at the next open its pages |
 //! | --- | --- |

@@ -11,10 +11,10 @@
 //! A closed file may have unsynced bytes too: [`Left`] keeps them until the file is opened again.
 //! Its pages have left the cache, so these bytes are lost if the next sync fails.
 //!
-//! The sets are exact, and count as memory of files. If those of all files take more than a
-//! sixteenth of the capacity, those of a file become *vague*: few ranges, with bytes between them
-//! that were not written. If a sync fails then, all of these may be lost. None of them is written
-//! again: another program may have written between them.
+//! The sets are exact, and count as memory of files. All together have a sixteenth of the capacity,
+//! and those of a file half of what the others leave. Beyond that they become *vague*: few ranges,
+//! with bytes between them that were not written. If a sync fails then, all of these may be lost.
+//! None of them is written again: another program may have written between them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -77,9 +77,10 @@ impl Sets {
         [written, syncing, gone, lost].into_iter().chain(vague).map(RangeSet::len).sum()
     }
 
-    /// Counts the ranges. Makes them vague if those of all files are too many.
+    /// Counts the ranges. Makes them vague if they are more than half of what the others leave.
     fn fit(&mut self, room: Room<'_>) {
-        if self.count(room) > room.most && self.ranges() > RESERVED {
+        let others = self.count(room).saturating_sub(self.counted);
+        if self.counted > (room.most.saturating_sub(others) / 2).max(RESERVED) {
             let exact = [mem::take(&mut self.written), mem::take(&mut self.syncing)];
             for (vague, exact) in self.vague.iter_mut().zip(&exact) {
                 vague.insert_all(exact);
@@ -181,6 +182,7 @@ impl Unsynced {
                 lost.insert(part);
             }
             lost.insert_all(&mem::take(&mut vague[SYNCING]));
+            self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
             if broken!("gaps-written-again") {
                 syncing.merge(1);
             }
@@ -214,6 +216,7 @@ impl Unsynced {
         let mut sets = self.sets.lock();
         for part in sets.syncing.within(&bytes_of(page)) {
             sets.lost.insert(part);
+            self.has_lost.store(true, Ordering::Relaxed);
         }
     }
 
