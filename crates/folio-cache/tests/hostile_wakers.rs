@@ -141,7 +141,7 @@ fn use_at_each(task: &Arc<Task>, file: &File) {
 #[test]
 fn clones_and_drops_of_wakers_may_use_the_cache() {
     let cache: Cache = Cache::new(8 << 20).unwrap();
-    let other = cache.open_backing(Arc::new(Memory::new(&[6; 100_000]))).unwrap();
+    let other = cache.open_backing(Arc::new(Memory::new(&vec![6; 100_000]))).unwrap();
     let (file, sick) = hung_fetch(&cache, &mut [0; 8]);
     let heal = HealOnDrop(vec![sick]);
     let task = Arc::new(Task::default());

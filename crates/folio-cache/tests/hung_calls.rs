@@ -5,13 +5,14 @@ mod common;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::by_memory;
 use common::hanging::{Hanging, HealOnDrop, ends, within};
 use folio_cache::testing::{Call, Fault, Memory};
-use folio_cache::{Cache, File};
+use folio_cache::{Backing, Cache, File};
 
 const ENOSPC: i32 = 28;
 const PAGE: u64 = 4096;
@@ -60,7 +61,7 @@ const HANGS: &[(&str, Hang)] = &[
         (sick, Some(file))
     }),
     ("a fill, for which a revalidation waits", |cache| {
-        let (sick, file) = dirty(cache, &[1; 25 * 4096]);
+        let (sick, file) = dirty(cache, &vec![1; 25 * 4096]);
         sick.hang(Call::Fill);
         let read = file.clone();
         thread::spawn(move || read.read_at(&mut [0; 8], 5 * PAGE));
@@ -134,4 +135,77 @@ fn the_flusher_writes_beside_many_hung_looks_at_names() {
     let healthy = cache.open_backing(memory.clone()).unwrap();
     healthy.write_at(b"new", 0).unwrap();
     within("the flusher hangs", || memory.contents() == b"new");
+}
+
+/// More files than there were threads before.
+#[test]
+fn a_healthy_file_is_written_beside_hundreds_that_hang() {
+    let cache: Cache = Cache::new(16 << 20).unwrap();
+    let (sick, files): (Vec<_>, Vec<_>) = (0..300).map(|_| dirty(&cache, b"old")).unzip();
+    for sick in &sick {
+        sick.hang(Call::Write);
+    }
+    let heal = HealOnDrop(sick.clone());
+    let memory = Arc::new(Memory::new(b"old"));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    healthy.write_at(b"new", 0).unwrap();
+    let flushed = cache.clone();
+    let flush = thread::spawn(move || flushed.flush());
+    let begun = Instant::now();
+    while memory.contents() != b"new" || !flush.is_finished() {
+        assert!(begun.elapsed() < 8 * PATIENCE, "the flush hangs");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(flush.join().unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    drop(heal);
+    drop((files, healthy));
+    assert!(sick.iter().all(|sick| sick.memory.contents() == b"new"));
+}
+
+/// Memory in which each write takes a while, but does not hang.
+#[derive(Debug)]
+struct Slow {
+    memory: Memory,
+    delays: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+}
+
+impl Backing for Slow {
+    by_memory!(file_id, version, fill, is_writable, set_len, sync);
+
+    fn write(&self, offset: u64, buffers: &[io::IoSlice<'_>]) -> io::Result<()> {
+        if self.delays.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(150));
+            self.writes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.memory.write(offset, buffers)
+    }
+}
+
+/// Each slow file has requests for half a minute.
+#[test]
+fn a_healthy_file_is_written_beside_many_slow_ones() {
+    const PAGES: u64 = 200;
+    let cache: Cache = Cache::new(512 << 20).unwrap();
+    // All pages are dirty before the first is written.
+    cache.set_io_threads(0);
+    let (delays, writes) = (Arc::new(AtomicBool::new(true)), Arc::default());
+    let files: Vec<_> = (0..80)
+        .map(|_| {
+            let memory = Memory::new(&vec![0; 2 * PAGES as usize * 4096]);
+            let (delays, writes) = (Arc::clone(&delays), Arc::clone(&writes));
+            let file = cache.open_backing(Arc::new(Slow { memory, delays, writes })).unwrap();
+            // No neighbours, which one request would write.
+            (0..PAGES).for_each(|page| _ = file.write_at(b"new", 2 * page * PAGE).unwrap());
+            file
+        })
+        .collect();
+    cache.set_io_threads(16);
+    within("the flusher does not begin", || writes.load(Ordering::SeqCst) > 64);
+    let memory = Arc::new(Memory::new(b"old"));
+    let healthy = cache.open_backing(memory.clone()).unwrap();
+    healthy.write_at(b"new", 0).unwrap();
+    within("the slow files delay a healthy one", || memory.contents() == b"new");
+    delays.store(false, Ordering::SeqCst);
+    drop(files);
 }
