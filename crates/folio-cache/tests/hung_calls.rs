@@ -209,3 +209,29 @@ fn a_healthy_file_is_written_beside_many_slow_ones() {
     delays.store(false, Ordering::SeqCst);
     drop(files);
 }
+
+/// The fill reads a page between the end of the backing and a dirty page.
+#[test]
+fn a_discard_does_not_wait_for_a_fill_that_hangs() {
+    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let sick = Hanging::new(&[1; 4096]);
+    let file = cache.open_backing(sick.clone()).unwrap();
+    file.write_at(b"new", 10 * PAGE).unwrap();
+    sick.hang(Call::Fill);
+    let heal = HealOnDrop(vec![sick.clone()]);
+    let reading = file.clone();
+    let read = thread::spawn(move || reading.read_at(&mut [0; 8], 5 * PAGE));
+    sick.wait_until_it_hangs();
+    let discarded = file.clone();
+    ends("the discard", move || assert_eq!(discarded.discard().unwrap(), PAGE));
+    assert!(!read.is_finished());
+    assert_eq!(file.len(), PAGE);
+    drop(heal);
+    // The page that it read lies past the end now.
+    assert_eq!(read.join().unwrap().unwrap(), 0);
+    assert_eq!(file.read_at(&mut [0; 8], 5 * PAGE).unwrap(), 0);
+    file.sync_data().unwrap();
+    assert_eq!(sick.memory.contents(), [1; 4096]);
+    drop(file);
+    common::assert_nothing_leaked(&cache);
+}
