@@ -14,7 +14,7 @@ use folio_cache::testing::{Call, Memory};
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 
-/// What a clone or a drop of a waker does, once.
+/// The act of a clone or a drop of a waker, once.
 type Act = Mutex<Option<Box<dyn FnOnce() + Send>>>;
 
 /// A task that notes that it was woken.

@@ -71,8 +71,8 @@ impl<S: Scheme> Cache<S> {
     /// # Errors
     ///
     /// - The first error of a backing. It is also reported to each open of that file.
-    /// - `TimedOut` if a call of a backing has not ended for 30 seconds. All other files are written
-    ///   then, except if a thousand files hang: those that wait for a thread are given up as well.
+    /// - `TimedOut` if a call of a backing has not ended for 30 seconds. All other files are
+    ///   written then. Beside a thousand files that hang, those without a thread are given up too.
     /// - `Unsupported` in a child forked after the cache was built.
     pub fn flush(&self) -> io::Result<()> {
         self.shared.check_process()?;

@@ -15,7 +15,7 @@ use crate::state::frames::{LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
 
-/// The pause between two tries to lock a page whose lock may never be released.
+/// The pause between two tries to lock a page that may stay locked for ever.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Drops every page of the file that is not dirty.
@@ -33,8 +33,8 @@ pub(crate) fn drop_pages<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, true));
 }
 
-/// Empties every slot of a range of pages, except those whose page locks are held until `may_wait`
-/// returns `false`: a fill may hang. Dirty pages are lost.
+/// Empties every slot of a range of pages, except those that stay locked until `may_wait` returns
+/// `false`: a fill may hang. Dirty pages are lost.
 pub(crate) fn drop_pages_while<S: Scheme>(
     mapping: &Mapping<S>,
     pages: Range<u64>,
