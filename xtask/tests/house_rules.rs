@@ -60,6 +60,8 @@ const UNSAFE_ROOMS: &[&str] = &[
     // Children: `fork` has no safe interface.
     "crates/folio-cache/tests/fork.rs",
     "crates/folio-uring/tests/fork.rs",
+    // Wakers of which the clone is foreign code: their table of functions is unsafe.
+    "crates/folio-cache/tests/hostile_wakers.rs",
     // A lock of a platform of its own, to force schedules: `RawMutex` is an unsafe trait.
     "crates/folio-frames/tests/common/hooked.rs",
     // A machine without an operating system: its instructions, the state that firmware and

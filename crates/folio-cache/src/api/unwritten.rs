@@ -42,11 +42,12 @@ impl<S: Scheme> File<S> {
     /// Handles keep their bytes. Returns the number of bytes dropped, in whole pages.
     ///
     /// This is for a file that cannot be written: its dirty pages would stay in the cache for as
-    /// long as the process lives. It does not wait for the backing. If a write is under way, its
-    /// bytes may still reach the backing, and its pages leave the cache when it ends. Bytes that
-    /// another thread writes meanwhile are dropped or not. If a call does not end that asks for the
-    /// length of the backing or changes it, the length stays as it was: a read past the end of the
-    /// backing waits for that call, and then finds the end.
+    /// long as the process lives. It does not wait for the backing, except at most a second for
+    /// reads of pages past the new end. If a write is under way, its bytes may still reach the
+    /// backing, and its pages leave the cache when it ends. Bytes that another thread writes
+    /// meanwhile are dropped or not. If a call does not end that asks for the length of the backing
+    /// or changes it, the length stays as it was: a read past the end of the backing waits for that
+    /// call, and then finds the end.
     ///
     /// After it, a sync of this open file reports no error from before. Other opens still report
     /// the latest error once. The same call acknowledges a failed sync that may have lost bytes:

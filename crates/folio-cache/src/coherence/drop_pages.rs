@@ -4,14 +4,19 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use folio_ref::Scheme;
 
 use crate::memory::frames_view;
 use crate::memory::large_folio;
+use crate::rt::shim::back_off;
 use crate::state::frames::{LockedSlot, Slot};
 use crate::state::mapping::Mapping;
 use crate::writeback::dirty_pages;
+
+/// The pause between two tries to lock a page that may stay locked for ever.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Drops every page of the file that is not dirty.
 pub(crate) fn invalidate<S: Scheme>(mapping: &Mapping<S>) {
@@ -26,6 +31,30 @@ pub(crate) fn drop_pages<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
     mapping.shared.io_pool.forget(mapping.id, &pages);
     large_folio::split_edges(mapping, &pages);
     mapping.index.for_each_in(pages, |slot| _ = drop_page(mapping, slot, true));
+}
+
+/// Empties every slot of a range of pages, except those that stay locked until `may_wait` returns
+/// `false`: a fill may hang. Dirty pages are lost.
+pub(crate) fn drop_pages_while<S: Scheme>(
+    mapping: &Mapping<S>,
+    pages: Range<u64>,
+    may_wait: impl Fn() -> bool,
+) {
+    mapping.shared.io_pool.forget(mapping.id, &pages);
+    large_folio::split_edges(mapping, &pages);
+    let wait = |slot: &Slot<S>| {
+        if cfg!(shuttle) {
+            // No time passes, and each fill ends.
+            slot.wait();
+            return true;
+        }
+        let waits = may_wait();
+        if waits && !slot.ends_soon() {
+            back_off(PAUSE);
+        }
+        waits
+    };
+    mapping.index.for_each_in(pages, |slot| _ = drop_page_or(mapping, slot, true, wait));
 }
 
 /// Empties every slot from a page on, except those of dirty pages. Waits for page locks.
@@ -78,6 +107,21 @@ fn remove<S: Scheme>(mapping: &Mapping<S>, locked: LockedSlot<'_, S>) {
 
 /// Empties a slot. Returns `false` if its page is dirty and stays.
 pub(super) fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_dirty: bool) -> bool {
+    let wait = |slot: &Slot<S>| {
+        slot.wait();
+        true
+    };
+    drop_page_or(mapping, slot, even_dirty, wait)
+}
+
+/// Empties a slot. Returns `false` if its page is dirty and stays, or if it is locked and `wait`
+/// returns `false`.
+fn drop_page_or<S: Scheme>(
+    mapping: &Mapping<S>,
+    slot: &Slot<S>,
+    even_dirty: bool,
+    wait: impl Fn(&Slot<S>) -> bool,
+) -> bool {
     loop {
         if let Some(mut locked) = slot.try_lock(mapping.zone()) {
             if locked.folio().is_dirty() {
@@ -95,7 +139,9 @@ pub(super) fn drop_page<S: Scheme>(mapping: &Mapping<S>, slot: &Slot<S>, even_di
         if slot.is_empty() {
             return true;
         }
-        slot.wait();
+        if !wait(slot) {
+            return false;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
+use crate::backing::Version;
 use crate::backing::error::{self, copy};
 use crate::coherence::drop_pages;
 use crate::rt::shim::fence;
@@ -94,7 +95,7 @@ fn revalidate_alone<S: Scheme>(mapping: &Mapping<S>) -> io::Result<bool> {
     let Some(changing) = mapping.changing() else { return Ok(false) };
     let mut known = changing.lock();
     let _length = mapping.length.lock();
-    let now = mapping.backing().version()?;
+    let now = ask(mapping)?;
     let changed = now != known.get();
     if apply_backing_len(mapping, Some(now.len))?.is_err() {
         // The file grows meanwhile: the next refresh finds what was appended, as the version stays
@@ -123,17 +124,23 @@ pub(crate) fn change_metadata<S: Scheme, T>(
     let Some(changing) = mapping.changing() else { return change() };
     let was_known = {
         let known = changing.lock();
-        mapping.backing().version()?.change_token == known.get().change_token
+        ask(mapping)?.change_token == known.get().change_token
     };
     let result = change();
     if was_known && !mapping.shared.is_inherited() {
         let mut known = changing.lock();
         // What fails here is found by the next look.
-        if let Ok(now) = mapping.backing().version() {
+        if let Ok(now) = ask(mapping) {
             known.set(now);
         }
     }
     result
+}
+
+/// Asks the backing for its version, under a lock that writes of the file wait for.
+fn ask<S: Scheme>(mapping: &Mapping<S>) -> io::Result<Version> {
+    let _request = mapping.shared.requests.begin_query(mapping.id);
+    mapping.backing().version()
 }
 
 /// Applies the length of the backing: `seen` if the caller has just asked for it. Call under the
@@ -149,11 +156,9 @@ fn apply_backing_len<S: Scheme>(
 ) -> io::Result<Result<u64, u64>> {
     // Before the backing is asked: what is written between the two is part of its length.
     let unwritten = mapping.dirty_end();
-    let backed = if let Some(len) = seen {
-        len
-    } else {
-        let _request = mapping.shared.requests.begin(mapping.id);
-        mapping.backing().version()?.len
+    let backed = match seen {
+        Some(len) => len,
+        None => ask(mapping)?.len,
     };
     let old = mapping.len();
     let new = backed.max(unwritten.min(old));

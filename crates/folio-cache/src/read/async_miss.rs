@@ -99,10 +99,12 @@ impl<S: Scheme> Fetch<S> {
 
     /// Returns the result, or `None` if the page must be looked up again.
     fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Found<S>>>> {
+        // Foreign code: cloned before the lock, and dropped after it.
+        let mut waker = context.waker().clone();
         let mut state = self.state.lock();
         match &mut *state {
-            State::Waiting(waker) => {
-                waker.clone_from(context.waker());
+            State::Waiting(before) => {
+                mem::swap(before, &mut waker);
                 Poll::Pending
             }
             State::Found => Poll::Ready(None),

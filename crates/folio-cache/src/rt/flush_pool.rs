@@ -1,8 +1,8 @@
 //! The threads of the flusher: one job for each file at a time, so that a file with requests that
 //! hang holds one thread and delays no other file.
 //!
-//! Threads start when there are jobs and end when there were none for a while. A thread with a file
-//! that hangs does not count against [`MAX_BUSY`], up to [`MAX_THREADS`] in all.
+//! Threads start when there are jobs and end when there were none for a while. `flush_jobs.rs` says
+//! how many there may be.
 //!
 //! Without a thread, the caller does the job itself.
 
@@ -16,14 +16,9 @@ use std::time::{Duration, Instant};
 use folio_ref::broken;
 
 use crate::rt::busy::HUNG_AFTER;
+use crate::rt::flush_jobs::FlushJobs;
 use crate::rt::foreign::catch_panic;
 use crate::rt::shim::{Condvar, Mutex, MutexGuard, spawn, wait_for};
-
-/// The maximum number of files that are written at the same time, without those that hang.
-const MAX_BUSY: usize = 64;
-
-/// The maximum number of threads, with those of files that hang.
-const MAX_THREADS: usize = 4 * MAX_BUSY;
 
 /// The time that a thread waits for more jobs.
 const IDLE: Duration = Duration::from_secs(2);
@@ -31,7 +26,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The time between two looks at what a caller waits for.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The time after which [`FlushPool::flush`] gives up a file with a request that does not end.
+/// The time after which [`FlushPool::flush`] gives up a file with a request that does not end, and
+/// one that waits for a thread while none has a job that begins or ends.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A file that can be flushed.
@@ -79,8 +75,7 @@ struct State<F: Flushable> {
     queue: VecDeque<u32>,
     /// The jobs of the files in the queue.
     waiting: HashMap<u32, Job<F>>,
-    /// The jobs under way, by the number of the file, with the job to do after it.
-    running: HashMap<u32, Option<Job<F>>>,
+    running: FlushJobs<Job<F>>,
     /// The flushes that callers wait for, by number.
     flushes: HashMap<u64, Flush>,
     next_flush: u64,
@@ -102,6 +97,7 @@ struct Job<F: Flushable> {
 
 /// A flush of several files.
 struct Flush {
+    since: Instant,
     /// The numbers of the mappings that are not written yet.
     left: HashSet<u32>,
     result: io::Result<()>,
@@ -115,7 +111,7 @@ impl<F: Flushable> FlushPool<F> {
         let state = State {
             queue: VecDeque::new(),
             waiting: HashMap::new(),
-            running: HashMap::new(),
+            running: FlushJobs::new(),
             flushes: HashMap::new(),
             next_flush: 0,
             threads: 0,
@@ -182,6 +178,10 @@ impl<F: Flushable> FlushPool<F> {
         let mut result = Ok(());
         while result.is_ok() && !state.flush(flush).left.is_empty() {
             wait_a_moment(&self.inner.ended, &mut state);
+            if let Some(file) = files.first().filter(|_| !cfg!(shuttle) && state.has_waiting()) {
+                // Jobs under way may be slow by now, or hang.
+                self.inner.make_room(&mut state, file);
+            }
             result = state.check_patience(flush, files);
         }
         let Some(flush) = state.flushes.remove(&flush) else { return result };
@@ -213,16 +213,18 @@ impl<F: Flushable> FlushPool<F> {
     /// Waits until no file is written by these threads, and they hold none, except files with
     /// requests that hang.
     pub(crate) fn quiesce(&self, hung: impl Fn(Duration) -> Vec<u32>) {
+        let since = Instant::now();
         let mut state = self.inner.state.lock();
-        while !state.is_quiesced(&hung(HUNG_AFTER)) {
+        while !state.is_quiesced(&hung(HUNG_AFTER), since) {
             wait_a_moment(&self.inner.ended, &mut state);
         }
     }
 
     /// Waits until these threads do not write a file, unless a request of it hangs.
     pub(crate) fn quiesce_file(&self, file: &F) {
+        let since = Instant::now();
         let mut state = self.inner.state.lock();
-        while state.has(file.id()) && !file.hung(HUNG_AFTER).contains(&file.id()) {
+        while state.has(file.id()) && !state.hangs(file.id(), &file.hung(HUNG_AFTER), since) {
             wait_a_moment(&self.inner.ended, &mut state);
         }
     }
@@ -237,7 +239,7 @@ impl<F: Flushable> Drop for FlushPool<F> {
 
 impl Flush {
     fn new() -> Self {
-        Self { left: HashSet::new(), result: Ok(()), panic: None }
+        Self { since: Instant::now(), left: HashSet::new(), result: Ok(()), panic: None }
     }
 
     fn note(&mut self, written: std::thread::Result<io::Result<()>>) {
@@ -254,7 +256,7 @@ impl<F: Flushable> State<F> {
     fn take_all(&mut self) -> Vec<Job<F>> {
         self.queue.clear();
         let mut jobs: Vec<_> = self.waiting.drain().map(|(_, job)| job).collect();
-        jobs.extend(self.running.values_mut().filter_map(Option::take));
+        jobs.extend(self.running.take_after());
         for job in &jobs {
             let error = io::Error::new(io::ErrorKind::Interrupted, "the cache's threads ended");
             let id = job.file.id();
@@ -285,11 +287,23 @@ impl<F: Flushable> State<F> {
     }
 
     fn has(&self, id: u32) -> bool {
-        self.running.contains_key(&id) || self.waiting.contains_key(&id)
+        self.running.contains(id) || self.waiting.contains_key(&id)
     }
 
-    fn is_quiesced(&self, hung: &[u32]) -> bool {
-        self.waiting.keys().chain(self.running.keys()).all(|id| hung.contains(id))
+    fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns `true` if a file hangs, or waits for a thread that will not come. `since` is when
+    /// the caller came.
+    fn hangs(&self, id: u32, hung: &[u32], since: Instant) -> bool {
+        hung.contains(&id)
+            || self.waiting.contains_key(&id) && self.running.are_stuck(since, PATIENCE)
+    }
+
+    fn is_quiesced(&self, hung: &[u32], since: Instant) -> bool {
+        let mut ids = self.waiting.keys().copied().chain(self.running.ids());
+        ids.all(|id| self.hangs(id, hung, since))
     }
 
     /// Returns an error if all files that a flush still waits for have hung for a long time.
@@ -301,12 +315,14 @@ impl<F: Flushable> State<F> {
             return Ok(());
         }
         let hung = file.hung(PATIENCE);
-        if !flush.left.iter().all(|id| hung.contains(id)) {
+        if !flush.left.iter().all(|&id| self.hangs(id, &hung, flush.since)) {
             return Ok(());
         }
+        let waiting = flush.left.iter().filter(|id| !hung.contains(id)).count();
         let message = format!(
-            "requests of {} files have not ended for {PATIENCE:?}; all others are flushed",
-            flush.left.len()
+            "requests of {} files have not ended for {PATIENCE:?}, and {waiting} files wait for \
+             their threads; all others are flushed",
+            flush.left.len() - waiting
         );
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
@@ -334,7 +350,7 @@ impl<F: Flushable> Inner<F> {
         }
         let flushes = flush.into_iter().collect();
         let job = Job { file: Arc::clone(file), flushes, may_forget_only };
-        if let Some(after) = state.running.get_mut(&file.id()) {
+        if let Some(after) = state.running.after(file.id()) {
             // Pages may have become dirty behind the job under way.
             match after {
                 Some(after) => {
@@ -357,16 +373,11 @@ impl<F: Flushable> Inner<F> {
     /// Starts a thread if none is idle or about to look for a job. A thread that finds more than
     /// one job starts the next, so that fast files need few threads.
     fn make_room(self: &Arc<Self>, state: &mut State<F>, file: &F) {
-        if state.idle > 0 || state.starting > 0 || state.threads >= MAX_THREADS || !state.may_start
-        {
+        if state.idle > 0 || state.starting > 0 || !state.may_start {
             return;
         }
-        if state.threads >= MAX_BUSY {
-            let hung = file.hung(HUNG_AFTER);
-            let busy = state.running.keys().filter(|id| !hung.contains(id)).count();
-            if busy >= MAX_BUSY {
-                return;
-            }
+        if !state.running.may_have_more(state.threads, |time| file.hung(time)) {
+            return;
         }
         let inner = Arc::clone(self);
         if spawn(&self.thread_name, move || inner.serve()) {
@@ -389,7 +400,7 @@ impl<F: Flushable> Inner<F> {
         let mut was_idle = false;
         loop {
             if let Some(job) = state.next() {
-                state.running.insert(job.file.id(), None);
+                state.running.begin(job.file.id());
                 if !state.queue.is_empty() {
                     self.make_room(&mut state, &job.file);
                 }
@@ -432,7 +443,7 @@ impl<F: Flushable> Inner<F> {
                 });
             }
         }
-        if let Some(Some(after)) = state.running.remove(&id) {
+        if let Some(after) = state.running.end(id) {
             state.add(after);
         }
         self.ended.notify_all();
@@ -449,52 +460,4 @@ fn wait_a_moment<T>(ended: &Condvar, guard: &mut MutexGuard<'_, T>) {
 }
 
 #[cfg(all(test, not(shuttle)))]
-mod tests {
-    use super::*;
-    use rustix::time::{ClockId, clock_gettime};
-
-    /// A file that is written when the lock is free.
-    struct Numbered(u32, Arc<Mutex<u32>>);
-
-    impl Flushable for Numbered {
-        fn id(&self) -> u32 {
-            self.0
-        }
-        fn flush(self: &Arc<Self>) -> io::Result<()> {
-            *self.1.lock() += 1;
-            Ok(())
-        }
-        fn forget(self: &Arc<Self>) {
-            drop(self.1.lock());
-        }
-        fn panicked(&self) {}
-        fn copy(error: &io::Error) -> io::Error {
-            error.kind().into()
-        }
-        fn hung(&self, _: Duration) -> Vec<u32> {
-            Vec::new()
-        }
-    }
-
-    #[test]
-    fn a_job_costs_the_same_beside_many_that_wait() {
-        const FILES: u32 = 100_000;
-        let (pool, written) = (FlushPool::new("test"), Arc::new(Mutex::new(0)));
-        let numbered = |n| Arc::new(Numbered(n, Arc::clone(&written)));
-        let files: Vec<_> = (0..FILES).map(numbered).collect();
-        // Seconds of this thread: a busy machine does not count.
-        let time = || clock_gettime(ClockId::ThreadCPUTime).tv_sec;
-        let (begun, hold) = (time(), written.lock());
-        for _ in 0..2 {
-            for file in &files {
-                pool.request_to_forget(file);
-            }
-            assert!(files.iter().all(|file| pool.request(file)));
-        }
-        assert!(time() - begun < 20, "that many seconds of a processor");
-        drop(hold);
-        pool.quiesce(|_| Vec::new());
-        // A look is no write. Some may be under way at the second request.
-        assert!((FILES..FILES + 2 * MAX_THREADS as u32).contains(&written.lock()));
-    }
-}
+mod tests;

@@ -129,9 +129,11 @@ impl IoPool {
     /// Fetches what a future misses, and wakes it then. Returns `false` if its page is already
     /// being read: the future is woken when that ends, and must look the page up again.
     pub(crate) fn fetch(&self, fetch: Arc<dyn Fetch>, waker: &Waker) -> bool {
+        // Foreign code: cloned before the lock, and dropped after it.
+        let mut waker = Some(waker.clone());
         let mut queue = self.shared.queue.lock();
         let Pages { mapping, pages } = fetch.pages();
-        if !pages.is_empty() && queue.in_flight.join(*mapping, pages.start, waker) {
+        if !pages.is_empty() && queue.in_flight.join(*mapping, pages.start, &mut waker) {
             return false;
         }
         if queue.joins_others(&*fetch) {

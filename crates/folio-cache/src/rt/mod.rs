@@ -9,6 +9,7 @@ pub(crate) mod counter;
 pub(crate) mod drive;
 mod fair_share;
 pub(crate) mod flight;
+mod flush_jobs;
 pub(crate) mod flush_pool;
 pub(crate) mod foreign;
 pub(crate) mod in_flight;

@@ -30,10 +30,11 @@ struct Wakers {
 }
 
 impl Wakers {
-    fn insert(&mut self, waker: &Waker) {
-        let (data, table) = (waker.data().addr(), ptr::from_ref(waker.vtable()).addr());
-        if self.known.insert((data, table)) {
-            self.wakers.push(waker.clone());
+    /// Takes the waker, unless one for the same task is here.
+    fn insert(&mut self, waker: &mut Option<Waker>) {
+        let address = |waker: &Waker| (waker.data().addr(), ptr::from_ref(waker.vtable()).addr());
+        if waker.as_ref().is_some_and(|waker| self.known.insert(address(waker))) {
+            self.wakers.extend(waker.take());
         }
     }
 }
@@ -84,8 +85,9 @@ impl PoolRequests {
     }
 
     /// Registers a waker to be woken at the end of a request that reads a page. Returns `false` if
-    /// there is none.
-    pub(super) fn join(&mut self, mapping: u32, page: u64, waker: &Waker) -> bool {
+    /// there is none. Leaves the waker if it is not needed: to clone or drop it calls foreign code,
+    /// which the caller must not do under its lock.
+    pub(super) fn join(&mut self, mapping: u32, page: u64, waker: &mut Option<Waker>) -> bool {
         let Some(id) = self.find(mapping, page) else { return false };
         let request = self.requests.get_mut(&id).expect("it is in `by_range` until it ends");
         request.joined.get_or_insert_default().insert(waker);
@@ -170,9 +172,11 @@ mod tests {
         let id = in_flight.insert(of(0, 3..5));
         let tasks = [(); 2].map(|()| Waker::from(Arc::new(Task)));
         for waker in tasks.iter().chain(&tasks) {
-            assert!(in_flight.join(0, 4, waker) && !in_flight.join(0, 5, waker));
+            let mut waker = Some(waker.clone());
+            assert!(!in_flight.join(0, 5, &mut waker) && waker.is_some());
+            assert!(in_flight.join(0, 4, &mut waker));
         }
         assert_eq!(in_flight.remove(id).len(), 2);
-        assert!(!in_flight.join(0, 4, &tasks[0]));
+        assert!(!in_flight.join(0, 4, &mut Some(tasks[0].clone())));
     }
 }

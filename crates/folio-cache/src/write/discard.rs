@@ -1,12 +1,12 @@
 //! Discarding dirty pages at a user's request, and the list of the files that cannot be written.
 //!
-//! Nothing here waits for the backing: it may hang. A request under way keeps its pages until it
-//! ends, and its bytes may still reach the backing.
+//! Nothing here waits for the backing, which may hang, for more than a moment. A request under way
+//! keeps its pages until it ends, and its bytes may still reach the backing.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -19,14 +19,19 @@ use crate::rt::shim::{fence, lock_for};
 use crate::state::mapping::Mapping;
 use crate::state::shared::Shared;
 use crate::state::unwritten::Unwritten;
+use crate::state::writing::Writing;
 use crate::writeback::dirty_pages;
 use crate::writeback::sync;
 use crate::writeback::write_back;
 
+/// The time that a discard waits for fills of pages past the new end. It is long: a fill that has
+/// its bytes, and is about to publish them, may know the old length.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Drops the dirty pages of a file. The file ends where its backing does then, as far as is known.
 /// Forgets which bytes a failed sync may have lost. Returns the number of bytes dropped.
 pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
-    let mut dropped = 0;
+    let dropped;
     {
         // A request that hangs may hold it. Then the pages leave all the same, and the length stays
         // until a read past the end of the backing asks for it.
@@ -43,15 +48,12 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
         }
         // SeqCst, Dekker with the fences in fill and install_new.
         fence(Ordering::SeqCst);
-        let dirty = mapping.writing().map(|writing| writing.dirty.all());
-        for page in dirty.into_iter().flatten() {
-            let page = u64::from(page);
-            drop_pages::drop_pages(mapping, page..page + 1);
-            forget(mapping, page..page + 1);
-            dropped += FRAME_SIZE as u64;
-        }
+        dropped = drop_dirty(mapping);
         if is_locked && backed < old {
-            drop_pages::drop_pages(mapping, backed.div_ceil(FRAME_SIZE as u64)..u64::MAX);
+            // A fill that hangs finds the new length when it ends, and does not publish its pages.
+            let end = Instant::now() + PATIENCE;
+            let past = backed.div_ceil(FRAME_SIZE as u64)..u64::MAX;
+            drop_pages::drop_pages_while(mapping, past, || Instant::now() < end);
         }
         if is_locked {
             // Appends are in order again from there on.
@@ -68,12 +70,20 @@ pub(crate) fn discard<S: Scheme>(mapping: &Arc<Mapping<S>>) -> u64 {
     dropped
 }
 
-/// Forgets that bytes of these pages may not be durable: they are given up.
-fn forget<S: Scheme>(mapping: &Mapping<S>, pages: Range<u64>) {
-    let [start, end] = [pages.start, pages.end].map(|page| page.saturating_mul(FRAME_SIZE as u64));
-    if let Some(writing) = mapping.writing() {
-        writing.unsynced.forget(&(start..end));
+/// Drops the pages that are dirty now, and forgets that their bytes may not be durable: they are
+/// given up. Returns the number of bytes dropped.
+fn drop_dirty<S: Scheme>(mapping: &Mapping<S>) -> u64 {
+    let Some(Writing { dirty, unsynced, .. }) = mapping.writing() else { return 0 };
+    let pages = dirty.all();
+    for &page in &pages {
+        let page = u64::from(page)..u64::from(page) + 1;
+        // No thread that calls the backing has the lock of a dirty page. One that fills the page
+        // again has it when the page is not dirty any more.
+        let is_dirty = || !dirty.range(page.clone(), 1).is_empty();
+        drop_pages::drop_pages_while(mapping, page.clone(), is_dirty);
+        unsynced.forget(&(page.start * FRAME_SIZE as u64..page.end * FRAME_SIZE as u64));
     }
+    (pages.len() * FRAME_SIZE) as u64
 }
 
 /// Forgets which bytes of a closed file a failed sync may have lost.

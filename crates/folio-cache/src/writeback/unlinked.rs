@@ -11,6 +11,7 @@ use crate::state::shared::Shared;
 
 /// Returns `true` if the file has no name.
 pub(crate) fn is_unlinked<S: Scheme>(mapping: &Mapping<S>) -> bool {
+    let _request = mapping.shared.requests.begin_query(mapping.id);
     let writer = mapping.writing().and_then(|writing| writing.backing.get());
     writer.unwrap_or_else(|| mapping.backing()).is_unlinked()
 }

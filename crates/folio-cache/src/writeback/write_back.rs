@@ -74,6 +74,11 @@ pub(crate) fn write_back<S: Scheme>(
     pages: Range<u64>,
     then: Then,
 ) -> io::Result<()> {
+    if mapping.shared.is_inherited() {
+        return Ok(());
+    }
+    // Its waits for locks count as well: their holders may hang.
+    let _round = mapping.shared.requests.begin_round(mapping.id);
     let mut result = Ok(());
     let mut at = pages.start;
     while let Some(written) = write_range(mapping, at..pages.end, then) {

@@ -10,11 +10,18 @@ use folio_cache::testing::{Call, Memory};
 use folio_cache::{Backing, Durable, Version};
 use parking_lot::{Condvar, Mutex};
 
+/// A kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counted(Call),
+    IsUnlinked,
+}
+
 /// Memory of which one kind of call hangs until it is healed.
 #[derive(Debug)]
 pub(crate) struct Hanging {
     pub(crate) memory: Memory,
-    hangs: Mutex<Option<Call>>,
+    hangs: Mutex<Option<Kind>>,
     healed: Condvar,
     /// The number of calls that hang now.
     pub(crate) hung: AtomicUsize,
@@ -27,7 +34,11 @@ impl Hanging {
     }
 
     pub(crate) fn hang(&self, call: Call) {
-        *self.hangs.lock() = Some(call);
+        *self.hangs.lock() = Some(Kind::Counted(call));
+    }
+
+    pub(crate) fn hang_in_is_unlinked(&self) {
+        *self.hangs.lock() = Some(Kind::IsUnlinked);
     }
 
     pub(crate) fn heal(&self) {
@@ -36,6 +47,10 @@ impl Hanging {
     }
 
     fn pass(&self, call: Call) {
+        self.pass_kind(Kind::Counted(call));
+    }
+
+    fn pass_kind(&self, call: Kind) {
         let mut hangs = self.hangs.lock();
         if *hangs == Some(call) {
             self.hung.fetch_add(1, Ordering::SeqCst);
@@ -75,6 +90,11 @@ impl Backing for Hanging {
     fn sync(&self, what: Durable) -> io::Result<()> {
         self.pass(Call::Sync);
         self.memory.sync(what)
+    }
+
+    fn is_unlinked(&self) -> bool {
+        self.pass_kind(Kind::IsUnlinked);
+        self.memory.is_unlinked()
     }
 }
 
