@@ -12,6 +12,7 @@ pub(crate) mod tally;
 mod writer;
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ struct Stage<'a, S: Scheme> {
     open: OpenFiles<S>,
     pinned_per_reader: usize,
     over: AtomicBool,
+    /// The first file that was not read, with the reason.
+    first_skip: OnceLock<String>,
 }
 
 impl<S: Scheme> Stage<'_, S> {
@@ -133,6 +136,7 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         // A block with a pinned page stays online. The limit keeps most blocks without one.
         pinned_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
         over: AtomicBool::new(false),
+        first_skip: OnceLock::new(),
     };
     let antagonists = antagonists::all::<S>();
     let names: Vec<String> = (0..plan.threads)
@@ -174,12 +178,19 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
     for (pfn, seen) in audit::open(&cache) {
         report.broken(format!("after all readers ended, {pfn:?} is {seen:?}"));
     }
+    let first_skip = stage.first_skip.get().cloned();
     // The last close drops all pages.
     drop(stage);
     let (leaked, broken) = audit::closed(&cache, names.len());
     report.leaked_frames = leaked;
     for what in broken {
         report.broken(what);
+    }
+    // A run that compared nothing has not shown that the cache works.
+    if report.has_passed() && report.bytes() == 0 {
+        let why =
+            first_skip.unwrap_or_else(|| "no byte was compared before the run ended".to_owned());
+        bail!("no file could be read: {why}");
     }
     Ok(report)
 }

@@ -78,6 +78,11 @@ impl Report {
         self.samples.last().expect("the first sample is taken at the start")
     }
 
+    /// Returns the number of bytes that were compared.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.last().totals.bytes
+    }
+
     fn broken_rules(&self) -> u64 {
         self.last().totals.broken_rules + self.broken.len() as u64
     }

@@ -156,6 +156,18 @@ fn an_unusable_directory_is_refused_by_name() {
     }
 }
 
+/// A cache reads no pseudo files: no user can read these through it.
+#[test]
+fn a_run_that_reads_nothing_does_not_pass() {
+    let pseudo = Path::new("/sys/kernel/mm/transparent_hugepage");
+    if fs::read_dir(pseudo).is_err() {
+        eprintln!("skipped: no {}", pseudo.display());
+        return;
+    }
+    let text = refused(&torture(pseudo, 1, &[]).output().unwrap());
+    assert!(text.contains("no file could be read: /sys/kernel/mm/"), "{text}");
+}
+
 #[test]
 fn a_wrong_option_is_refused_with_the_allowed_values() {
     let dir = tempfile::tempdir().unwrap();
