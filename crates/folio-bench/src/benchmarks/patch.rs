@@ -165,5 +165,5 @@ pub(super) fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
 ///
 /// The system's error if the files cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    Ok(matrix(&Files::new()?)?.measure(ask))
+    matrix(&Files::new()?)?.measure(ask)
 }

@@ -288,7 +288,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let progress = &mut *ask.progress;
     let mut report = matrix(&files)?.measure(&mut Ask::new(time, ask.stop, &mut |done| {
         progress(done / 2.0);
-    }));
+    }))?;
     ask_synced(&mut Ask::new(time, ask.stop, &mut *ask.progress), &mut report)?;
     report.notes.push(format!(
         "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; \

@@ -54,6 +54,15 @@ impl<S: Scheme> Stage<'_, S> {
     }
 }
 
+/// Ends all threads of a run when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The parameters of a run, decided before its start.
 pub(crate) struct Plan {
     seconds: u64,
@@ -146,24 +155,28 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
     let tallies: Vec<Tally> = names.iter().map(|_| Tally::default()).collect();
     let mut report = Report::new::<S>(plan);
 
-    thread::scope(|scope| {
-        let threads: Vec<_> = tallies
-            .iter()
-            .enumerate()
-            .map(|(n, tally)| {
-                let stage = &stage;
-                let random = fastrand::Rng::with_seed(plan.seed.wrapping_add(n as u64));
-                let antagonist = n.checked_sub(plan.threads).map(|n| antagonists[n].1);
-                scope.spawn(move || match antagonist {
-                    Some(act) => act(stage, tally, random),
-                    None => readers::read(stage, tally, random),
-                })
-            })
-            .collect();
+    thread::scope(|scope| -> Result<()> {
+        // The scope waits for all threads, also after a panic or an error.
+        let ends = Ends(&stage.over);
+        let mut threads = Vec::new();
+        for (n, tally) in tallies.iter().enumerate() {
+            let stage = &stage;
+            let random = fastrand::Rng::with_seed(plan.seed.wrapping_add(n as u64));
+            let antagonist = n.checked_sub(plan.threads).map(|n| antagonists[n].1);
+            let work = move || match antagonist {
+                Some(act) => act(stage, tally, random),
+                None => readers::read(stage, tally, random),
+            };
+            let started = thread::Builder::new().spawn_scoped(scope, work);
+            threads.push(started.with_context(|| {
+                let all = names.len();
+                format!("only {n} of {all} threads could be started: give fewer --threads")
+            })?);
+        }
         watch(plan, stop, &cache, &names, &tallies, &mut report, &|| {
             threads.iter().any(thread::ScopedJoinHandle::is_finished)
         });
-        stage.over.store(true, Ordering::Relaxed);
+        drop(ends);
         for (thread, name) in threads.into_iter().zip(&names) {
             if let Err(panic) = thread.join() {
                 let text = panic.downcast::<String>().map_or_else(
@@ -173,7 +186,8 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
                 report.broken(format!("{name} panicked: {text}"));
             }
         }
-    });
+        Ok(())
+    })?;
     report.end(&tallies, &cache);
     for (pfn, seen) in audit::open(&cache) {
         report.broken(format!("after all readers ended, {pfn:?} is {seen:?}"));

@@ -156,6 +156,19 @@ fn an_unusable_directory_is_refused_by_name() {
     }
 }
 
+/// No thread has room for so large a stack.
+#[test]
+fn a_thread_that_cannot_start_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 3, 5000);
+    let mut run = torture(dir.path(), 600, &[]);
+    let output = run.env("RUST_MIN_STACK", (1_u64 << 46).to_string()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{text}");
+    assert!(text.contains("only 0 of 13 threads could be started: give fewer"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
 /// A cache reads no pseudo files: no user can read these through it.
 #[test]
 fn a_run_that_reads_nothing_does_not_pass() {
