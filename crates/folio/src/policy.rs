@@ -49,7 +49,7 @@ struct Played {
     notes: Vec<String>,
 }
 
-pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
+pub(crate) fn run(options: &Policy, stop: &'static AtomicBool) -> Result<ExitCode> {
     if let Some(path) = &options.plot {
         check_place(path)?;
     }
@@ -67,6 +67,8 @@ pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
             let done = n as f64 / options.files.len() as f64;
             match play(path, name, options, &players, done, stop) {
                 Ok(played) => all.push(played),
+                // It has no reference yet.
+                Err(_) if stop.load(Ordering::Relaxed) => {}
                 // The results of the others are not lost.
                 Err(error) => failed.push((name, format!("{error:#}"))),
             }
@@ -158,9 +160,9 @@ fn play(
     options: &Policy,
     players: &[(&'static str, Option<Player>)],
     done: f64,
-    stop: &AtomicBool,
+    stop: &'static AtomicBool,
 ) -> Result<Played> {
-    let references = References::open(path, options.format.map(Into::into))?;
+    let references = References::open(path, options.format.map(Into::into), stop)?;
     let format = references.format().name();
     let mut trace = Spool::read(references, stop)?;
     let one_in = trace.one_in();

@@ -63,6 +63,10 @@ impl Spool {
         let mut out = BufWriter::with_capacity(4 * CHUNK, temporary()?);
         let (mut len, mut is_whole) = (0, true);
         for page in references {
+            if page.is_err() && stop.load(Ordering::Relaxed) {
+                is_whole = false;
+                break;
+            }
             let new = u32::try_from(numbers.len()).map_err(|_| too_many())?;
             let number = *numbers.entry(page?).or_insert(new);
             out.write_all(&number.to_le_bytes()).map_err(in_folder)?;
