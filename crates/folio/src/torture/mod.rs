@@ -4,20 +4,22 @@
 mod antagonists;
 mod audit;
 mod corpus;
+mod environment;
 mod forker;
 pub(crate) mod killer;
 mod readers;
 pub(crate) mod report;
+mod stage;
 pub(crate) mod tally;
 mod writer;
 
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use folio_bench::scratch::{self, ScratchFolder};
 use folio_cache::{Cache, CacheBuilder};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
@@ -27,8 +29,8 @@ use crate::scheme_name::with_scheme;
 use crate::size::Size;
 use crate::{cli, say};
 use corpus::Corpus;
-use readers::OpenFiles;
 use report::Report;
+use stage::Stage;
 use tally::{Tally, Totals};
 
 /// Time between two samples.
@@ -36,23 +38,6 @@ const SAMPLE: Duration = Duration::from_millis(250);
 
 /// Time without progress after which a thread counts as stuck.
 const STUCK: Duration = Duration::from_secs(30);
-
-/// The state that all threads share.
-struct Stage<'a, S: Scheme> {
-    cache: Cache<S>,
-    corpus: &'a Corpus,
-    open: OpenFiles<S>,
-    pinned_per_reader: usize,
-    over: AtomicBool,
-    /// The first file that was not read, with the reason.
-    first_skip: OnceLock<String>,
-}
-
-impl<S: Scheme> Stage<'_, S> {
-    fn running(&self) -> bool {
-        !self.over.load(Ordering::Relaxed)
-    }
-}
 
 /// Ends all threads of a run when it is dropped.
 struct Ends<'a>(&'a AtomicBool);
@@ -81,7 +66,7 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     }
     // The writer puts its file there. Checked before the run, so that the run does not fail later.
     drop(
-        tempfile::tempdir()
+        ScratchFolder::new()
             .context("cannot create a temporary directory (set TMPDIR to a writable directory)")?,
     );
     let spinner = ProgressBar::new_spinner();
@@ -138,15 +123,9 @@ fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
 fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> {
     let cache = CacheBuilder::<S>::with_scheme().capacity(plan.memory).build()?;
     let frames = plan.memory / FRAME_SIZE;
-    let stage = Stage {
-        cache: cache.clone(),
-        corpus: &plan.corpus,
-        open: OpenFiles::new(),
-        // A block with a pinned page stays online. The limit keeps most blocks without one.
-        pinned_per_reader: (frames / 256 / plan.threads).clamp(1, 32),
-        over: AtomicBool::new(false),
-        first_skip: OnceLock::new(),
-    };
+    // A block with a pinned page stays online. The limit keeps most blocks without one.
+    let pinned_per_reader = (frames / 256 / plan.threads).clamp(1, 32);
+    let stage = Stage::new(cache.clone(), &plan.corpus, pinned_per_reader);
     let antagonists = antagonists::all::<S>();
     let names: Vec<String> = (0..plan.threads)
         .map(|n| format!("reader {n}"))
@@ -189,24 +168,46 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         Ok(())
     })?;
     report.end(&tallies, &cache);
+    audit(stage, &mut report, names.len())?;
+    Ok(report)
+}
+
+/// Checks all frames after the threads have ended.
+///
+/// # Errors
+///
+/// Fails if no broken rule is found, but the environment ended the run, or nothing was compared.
+fn audit<S: Scheme>(stage: Stage<'_, S>, report: &mut Report, threads: usize) -> Result<()> {
+    let cache = stage.cache.clone();
     for (pfn, seen) in audit::open(&cache) {
         report.broken(format!("after all readers ended, {pfn:?} is {seen:?}"));
     }
-    let first_skip = stage.first_skip.get().cloned();
+    let (problem, first_skip) = (stage.problem.get().cloned(), stage.first_skip.get().cloned());
     // The last close drops all pages.
     drop(stage);
-    let (leaked, broken) = audit::closed(&cache, names.len());
+    if let Some(problem) = &problem {
+        // What the disk did not take stays in the cache otherwise.
+        cache.quiesce();
+        for unwritten in cache.unwritten() {
+            cache.discard(unwritten.file_id)?;
+        }
+        report.note(problem.clone());
+    }
+    let (leaked, broken) = audit::closed(&cache, threads);
     report.leaked_frames = leaked;
     for what in broken {
         report.broken(what);
     }
-    // A run that compared nothing has not shown that the cache works.
-    if report.has_passed() && report.bytes() == 0 {
-        let why =
-            first_skip.unwrap_or_else(|| "no byte was compared before the run ended".to_owned());
-        bail!("no file could be read: {why}");
+    match (problem, first_skip) {
+        _ if !report.has_passed() => Ok(()),
+        (Some(problem), _) => Err(environment::error(&problem)),
+        // A run that compared nothing has not shown that the cache works.
+        (None, Some(why)) if report.bytes() == 0 => bail!("no file could be read: {why}"),
+        (None, None) if report.bytes() == 0 => {
+            bail!("no file could be read: the run ended before the first byte was compared")
+        }
+        _ => Ok(()),
     }
-    Ok(report)
 }
 
 /// Samples until the time is over, the run is interrupted, or a thread ends or is stuck.
@@ -241,6 +242,7 @@ fn watch<S: Scheme>(
                 bar.finish_and_clear();
                 report.broken(format!("{name} made no progress for {} s", STUCK.as_secs()));
                 eprintln!("{}", report.table());
+                let _ = scratch::remove_all();
                 // A stuck thread cannot be joined.
                 std::process::exit(1);
             }

@@ -11,6 +11,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use super::Stage;
+use super::environment;
 use super::tally::Tally;
 
 /// Length in bytes of one sequential read through a file.
@@ -192,6 +193,10 @@ impl<S: Scheme> OpenFiles<S> {
 
 /// Counts a file that is not read.
 fn unopened<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, path: &Path, why: Unopened) {
+    let (Unopened::Skipped(error) | Unopened::ByCacheAlone(error)) = &why;
+    if let Some(problem) = environment::problem(error) {
+        return stage.give_up(problem);
+    }
     match why {
         Unopened::Skipped(error) => {
             stage.first_skip.get_or_init(|| format!("{}: {error}", path.display()));
