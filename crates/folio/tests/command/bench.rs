@@ -133,6 +133,13 @@ fn a_measurement_without_threads_is_refused() {
 }
 
 #[test]
+fn a_folder_that_takes_no_file_is_named_before_the_run() {
+    // No user can place a file there, root included.
+    let output = folio(["bench", "all", "--seconds", "3600", "--save", "/proc/self"]).output();
+    assert!(refused(&output.unwrap()).contains("/proc/self cannot be written"));
+}
+
+#[test]
 fn a_closed_output_pipe_is_not_an_error() {
     let mut run = folio(["bench", "word", "--seconds", "1"])
         .stdout(Stdio::piped())
