@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use folio_bench::replay::{self, FRAMES_OF_2_MIB, Player, References, Spool};
-use folio_cache::Cache;
 use serde_json::{Value, json};
 
 use crate::bench::{bar, write};
 use crate::cli::Policy;
 use crate::curves::{self, Curve};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::{check_place, say, table};
 
 /// The name of the policy that knows the future.
@@ -251,9 +250,7 @@ fn frames_of_memory() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let free = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     let free = free.map_or(u64::MAX, |kib| kib.saturating_mul(1 << 10));
-    // The default capacity is a quarter of what the machine and its control groups allow.
-    let quarter = Cache::builder().build().map_or(u64::MAX, |cache| cache.capacity() as u64);
-    free.min(quarter.saturating_mul(4)) / 8 * 7 / 4096
+    free.min(machine::memory_bytes()) / 8 * 7 / 4096
 }
 
 fn to_json(all: &[Played], notes: &[String], machine: &Machine) -> Value {

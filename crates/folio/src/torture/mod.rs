@@ -27,7 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::scheme_name::with_scheme;
 use crate::size::Size;
-use crate::{cli, say};
+use crate::{cli, machine, say};
 use corpus::Corpus;
 use report::Report;
 use stage::Stage;
@@ -77,7 +77,8 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
         }
     })?;
     spinner.finish_and_clear();
-    let memory = memory(options.memory, corpus.bytes(), threads)?;
+    let most = usize::try_from(machine::memory_bytes()).unwrap_or(usize::MAX);
+    let memory = memory(options.memory, corpus.bytes(), threads, most)?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = Plan { seconds: options.seconds, threads, memory, seed, corpus };
     let report = with_scheme!(options.scheme, torture(&plan, stop))?;
@@ -98,11 +99,9 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
 ///
 /// # Errors
 ///
-/// Fails if the requested size is too small for `threads` readers or exceeds the machine's memory.
-fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
-    let info = rustix::system::sysinfo();
-    let most = usize::try_from(u128::from(info.totalram) * u128::from(info.mem_unit))
-        .unwrap_or(usize::MAX);
+/// Fails if the requested size is too small for `threads` readers or exceeds `most`, the memory
+/// that this process may use.
+fn memory(asked: Option<Size>, data: u64, threads: usize, most: usize) -> Result<usize> {
     // Each reader needs a folio to read into, and pins some pages.
     let least = (4 << 20).max(threads * 16 * FRAME_SIZE);
     let Some(Size(bytes)) = asked else {
@@ -111,7 +110,8 @@ fn memory(asked: Option<Size>, data: u64, threads: usize) -> Result<usize> {
     if bytes < least || bytes > most {
         bail!(
             "--memory {} ({bytes} bytes) is out of range: \
-             with --threads {threads} it must be {} to {}, the memory of this machine",
+             with --threads {threads} it must be {} to {}, the memory that this \
+             process may use",
             Size(bytes),
             Size(least),
             Size(most)
@@ -258,4 +258,21 @@ fn totals(tallies: &[Tally]) -> Totals {
         totals.add(tally);
     }
     totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group may allow much less than the machine has.
+    #[test]
+    fn the_capacity_is_half_of_what_the_process_may_use() {
+        let most = 64 << 20;
+        assert_eq!(memory(None, 1 << 40, 2, most).unwrap(), most / 2);
+        assert_eq!(memory(None, 40 << 20, 2, most).unwrap(), 10 << 20);
+        assert!(memory(Some(Size(most + 1)), 0, 2, most).is_err());
+        let allowed = usize::try_from(machine::memory_bytes()).unwrap();
+        let default: Cache = Cache::builder().build().unwrap();
+        assert!(allowed / 4 <= default.capacity(), "{allowed}");
+    }
 }
