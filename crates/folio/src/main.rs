@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         }
     };
     if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("warning: Ctrl-C will end the run without a report: {error}");
+        complain(&format!("warning: Ctrl-C will end the run without a report: {error}"));
     }
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),

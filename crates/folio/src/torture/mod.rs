@@ -241,7 +241,7 @@ fn watch<S: Scheme>(
             } else if pulse.1.elapsed() > STUCK {
                 bar.finish_and_clear();
                 report.broken(format!("{name} made no progress for {} s", STUCK.as_secs()));
-                eprintln!("{}", report.table());
+                crate::complain(&report.table());
                 let _ = scratch::remove_all();
                 // A stuck thread cannot be joined.
                 std::process::exit(1);

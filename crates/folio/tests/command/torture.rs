@@ -156,6 +156,15 @@ fn an_unusable_directory_is_refused_by_name() {
     }
 }
 
+#[test]
+fn an_error_that_cannot_be_printed_keeps_its_exit_status() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for arguments in [&["torture", "/nonexistent"][..], &["torture", "--threads", "0"]] {
+        let status = folio(arguments).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+    }
+}
+
 /// No thread has room for so large a stack.
 #[test]
 fn a_thread_that_cannot_start_ends_the_run() {
