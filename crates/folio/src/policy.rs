@@ -216,6 +216,11 @@ fn notes(name: &str, trace: &Spool) -> Vec<String> {
     if !trace.is_whole() {
         notes.push(format!("{name}: stopped early: only the first references were read"));
     }
+    if trace.is_cut() {
+        notes.push(format!(
+            "{name}: the recording ended within a use, as on a full disk: that use is left out"
+        ));
+    }
     if trace.empty_requests() > 0 {
         notes.push(format!("{name}: {} requests of no pages left out", trace.empty_requests()));
     }

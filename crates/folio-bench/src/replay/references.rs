@@ -36,6 +36,8 @@ pub struct References {
     /// The references of the last line that are left: the next page, and their number.
     left: (u64, u64),
     one_in: u32,
+    /// A recording ended within a record.
+    is_cut: bool,
 }
 
 impl std::fmt::Debug for References {
@@ -119,6 +121,7 @@ impl References {
             empty: 0,
             left: (0, 0),
             one_in,
+            is_cut: false,
         })
     }
 
@@ -141,6 +144,12 @@ impl References {
     /// Returns the number of requests so far that were for no page, and gave no reference.
     pub fn empty_requests(&self) -> u64 {
         self.empty
+    }
+
+    /// Returns `true` if the trace is a recording that ended within its last record, as on a full
+    /// disk. That record is left out.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Returns the path of the trace.
@@ -181,6 +190,10 @@ impl References {
         while done < BYTES {
             match self.from.read(&mut record[done..]) {
                 Ok(0) if done == 0 => return Ok(false),
+                Ok(0) if self.format == Format::Folio => {
+                    self.is_cut = true;
+                    return Ok(false);
+                }
                 Ok(0) => {
                     return Err(self.error(format!(
                         "the trace is cut short: {done} bytes are left of a record of {BYTES}"
