@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let interrupted = move || {
         STOP.store(true, Ordering::Relaxed);
         if first.get_or_insert_with(Instant::now).elapsed() > ONE_SIGNAL {
+            let _ = scratch::remove_all();
             // 128 + SIGINT: the status that a shell reports for a process ended by it.
             std::process::exit(130);
         }

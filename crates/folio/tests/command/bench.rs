@@ -1,7 +1,8 @@
 //! `folio bench`: the shape of its output. The measured values depend on the machine.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::{folio, passed, refused};
 use serde_json::Value;
@@ -137,6 +138,27 @@ fn a_folder_that_takes_no_file_is_named_before_the_run() {
     // No user can place a file there, root included.
     let output = folio(["bench", "all", "--seconds", "3600", "--save", "/proc/self"]).output();
     assert!(refused(&output.unwrap()).contains("/proc/self cannot be written"));
+}
+
+/// Both signals come while the benchmark fills a file of 1 GiB.
+#[test]
+fn a_second_signal_leaves_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_empty = || std::fs::read_dir(dir.path()).unwrap().next().is_none();
+    let mut command = folio(["bench", "disk", "--seconds", "1"]);
+    let command = command.env("TMPDIR", dir.path());
+    let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while is_empty() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for _ in 0..2 {
+        let id = run.id().to_string();
+        // It may have ended.
+        let _ = Command::new("kill").args(["-INT", &id]).stderr(Stdio::null()).status().unwrap();
+        std::thread::sleep(Duration::from_millis(350));
+    }
+    run.wait().unwrap();
+    assert!(is_empty());
 }
 
 #[test]
