@@ -104,10 +104,13 @@ pub(crate) fn run(options: &Policy, stop: &'static AtomicBool) -> Result<ExitCod
 fn check_files(options: &Policy) -> Result<()> {
     let mut seen: HashMap<(u64, u64), &Path> = HashMap::new();
     for path in &options.files {
-        if path == Path::new(STDIN) {
-            continue;
-        }
-        let file = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let is_stdin = path == Path::new(STDIN);
+        let opened = if is_stdin { Path::new("/dev/stdin") } else { path };
+        let file = match fs::metadata(opened) {
+            // It may be closed: the open says so.
+            Err(_) if is_stdin => continue,
+            file => file.with_context(|| path.display().to_string())?,
+        };
         if file.is_dir() {
             bail!("{} is a directory: give the traces in it", path.display());
         }

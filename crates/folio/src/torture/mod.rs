@@ -13,6 +13,9 @@ mod stage;
 pub(crate) mod tally;
 mod writer;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -77,6 +80,7 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
         }
     })?;
     spinner.finish_and_clear();
+    check_plot(options.plot.as_deref(), &corpus)?;
     let most = usize::try_from(machine::memory_bytes()).unwrap_or(usize::MAX);
     let memory = memory(options.memory, corpus.bytes(), threads, most)?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
@@ -93,6 +97,24 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Checks that the plot replaces no file that is read.
+///
+/// # Errors
+///
+/// Fails if the plot is one of the files.
+fn check_plot(plot: Option<&Path>, corpus: &Corpus) -> Result<()> {
+    let of = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let Some((plot, file)) = plot.and_then(|plot| Some((plot, of(plot)?))) else { return Ok(()) };
+    match corpus.files.iter().find(|path| of(path) == Some(file)) {
+        Some(path) => bail!(
+            "the plot {} would replace {}, which is read: give --plot another path",
+            plot.display(),
+            path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Returns the capacity of the cache: the requested size, or a quarter of the data.

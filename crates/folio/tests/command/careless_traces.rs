@@ -201,6 +201,10 @@ fn a_plot_never_replaces_a_trace() {
     let path = traces.write("t", "1\n2\n");
     let error = refused(&run([&path], &["--plot", path.to_str().unwrap()]));
     assert!(error.contains("the plot would replace the trace"), "{error}");
+    let stdin = fs::File::open(&path).unwrap();
+    let plot = ["--plot", path.to_str().unwrap()];
+    let error = refused(&command(["-"], &plot).stdin(stdin).output().unwrap());
+    assert!(error.contains("the plot would replace the trace -"), "{error}");
     assert_eq!(fs::read_to_string(path).unwrap(), "1\n2\n");
 }
 

@@ -122,6 +122,21 @@ fn an_unwritable_plot_path_is_named_before_the_run() {
     assert!(refused(&output).contains("it is a directory"));
 }
 
+#[test]
+fn a_plot_never_replaces_a_file_that_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 2, 5000);
+    let (file, link) = (dir.path().join("file-1"), dir.path().join("link"));
+    symlink(&file, &link).unwrap();
+    let before = fs::read(&file).unwrap();
+    for plot in [&file, &link] {
+        let more = ["--plot", plot.to_str().unwrap()];
+        let text = refused(&torture(dir.path(), 1, &more).output().unwrap());
+        assert!(text.contains("file-1, which is read: give --plot another path"), "{text}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
 /// The report of the finished run is printed before the plot is written.
 #[test]
 fn the_report_is_printed_even_if_the_plot_fails() {
