@@ -2,8 +2,10 @@
 //! memory, for a workload?
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
+use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -130,15 +132,21 @@ fn check_files(options: &Policy) -> Result<()> {
 }
 
 /// Returns the name of each trace: that of its file, or its path if two files have the same name.
+/// Those that look the same are numbered.
 fn names(files: &[PathBuf]) -> Vec<String> {
-    let short = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_owned();
-    let shown = |path: &PathBuf| {
-        let is_alone = files.iter().filter(|other| short(other) == short(path)).count() == 1;
-        let name = if is_alone { short(path) } else { path.clone().into_os_string() };
-        // A terminal and a plot take these for commands, or not at all.
-        name.to_string_lossy().replace(char::is_control, "\u{fffd}")
-    };
-    files.iter().map(shown).collect()
+    // A terminal and a plot take these for commands, or not at all.
+    let shown = |name: &OsStr| name.to_string_lossy().replace(char::is_control, "\u{fffd}");
+    let short = |path: &PathBuf| shown(path.file_name().unwrap_or(path.as_os_str()));
+    let all: Vec<String> = files.iter().map(short).collect();
+    let mut names: Vec<String> = Vec::new();
+    for (path, short) in files.iter().zip(&all) {
+        let is_alone = all.iter().filter(|other| *other == short).count() == 1;
+        let name = if is_alone { short.clone() } else { shown(path.as_os_str()) };
+        let numbered = (2..).map(|n| format!("{name} ({n})"));
+        let mut choices = iter::once(name.clone()).chain(numbered);
+        names.extend(choices.find(|name| !names.contains(name)));
+    }
+    names
 }
 
 /// Returns the players of the policies that are asked for.
@@ -347,6 +355,8 @@ fn to_curves(all: &[Played]) -> Vec<(String, Vec<Curve>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     fn sizes(pages: u32, one_in: u32) -> Vec<u64> {
@@ -374,5 +384,10 @@ mod tests {
     fn files_of_one_name_have_their_paths() {
         let files = ["a/t", "b/t", "b/u\u{1b}"].map(PathBuf::from);
         assert_eq!(names(&files), ["a/t", "b/t", "u\u{fffd}"]);
+        let bytes = [&b"t\xff"[..], b"t\xfe", b"t\xfd", b"t\xef\xbf\xbd (2)"];
+        let invalid = bytes.map(|name| PathBuf::from(OsStr::from_bytes(name)));
+        let t = "t\u{fffd}";
+        let numbered = [t, &format!("{t} (2)"), &format!("{t} (3)"), &format!("{t} (2) (2)")];
+        assert_eq!(names(&invalid), numbered);
     }
 }
