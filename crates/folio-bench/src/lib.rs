@@ -7,13 +7,14 @@
 //!
 //! Folders, each of which uses only those before it: `harness` (how a benchmark is described, run,
 //! sampled and reported), `support` (what several benchmarks share), [`replay`] (traces of page
-//! references), `benchmarks` (one file each, and the table [`BENCHMARKS`]).
+//! references), [`scratch`] (temporary files), `benchmarks` (one file each, and the table [`BENCHMARKS`]).
 
 #![forbid(unsafe_code)]
 
 mod benchmarks;
 mod harness;
 pub mod replay;
+pub mod scratch;
 mod support;
 
 pub use benchmarks::BENCHMARKS;

@@ -91,7 +91,6 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
     for Answer { benchmark, report } in &answers {
         match report {
             Ok(report) => {
-                save(&folder, benchmark, report, &machine)?;
                 let _ = writeln!(
                     text,
                     "── {}: {}\n\n{}",
@@ -108,12 +107,18 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
         }
     }
     let page = folder.join("report.html");
-    write(&page, &html::page(&answers, &machine)?)?;
     if options.json {
         say(&format!("{:#}", json!({ "machine": machine.to_json(), "benchmarks": parts })))?;
     } else {
         say(&format!("{}\n{text}report with plots: {}", machine.lines(), page.display()))?;
     }
+    // The results are printed first, so that a failure here does not lose them.
+    for Answer { benchmark, report } in &answers {
+        if let Ok(report) = report {
+            save(&folder, benchmark, report, &machine)?;
+        }
+    }
+    write(&page, &html::page(&answers, &machine)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,9 +145,15 @@ pub(crate) fn bar() -> ProgressBar {
     ProgressBar::new(STEPS).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Creates the folder for the results of a measurement. Called before the measurement.
+/// Creates the folder for the results of a measurement, and checks that a file can be placed in it.
+/// Called before the measurement.
 fn create_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))
+    fs::create_dir_all(folder)
+        .with_context(|| format!("{} cannot be created", folder.display()))?;
+    // Permissions alone do not say it: the file system may be read-only.
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .with_context(|| format!("{} cannot be written", folder.display()))
 }
 
 /// Writes the table, JSON and plot of one benchmark, named after it, into an existing folder.

@@ -4,8 +4,19 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::system::uname;
+use folio_cache::Cache;
+use rustix::system::{sysinfo, uname};
 use serde_json::{Value, json};
+
+/// Returns the memory that this process may use in bytes: that of the machine, or what its control
+/// groups allow.
+pub(crate) fn memory_bytes() -> u64 {
+    let info = sysinfo();
+    let all = u128::from(info.totalram) * u128::from(info.mem_unit);
+    // The default capacity is a quarter of what the machine and the groups allow.
+    let quarter = Cache::builder().build().map_or(u64::MAX, |cache| cache.capacity() as u64);
+    quarter.saturating_mul(4).min(u64::try_from(all).unwrap_or(u64::MAX))
+}
 
 /// The machine and the build, as every report names them.
 pub(crate) struct Machine {

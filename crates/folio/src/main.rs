@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use folio_bench::scratch;
 
 /// Set by the first Ctrl-C: the run ends early and still reports. A second Ctrl-C exits at once.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -37,12 +38,13 @@ fn main() -> ExitCode {
     let interrupted = move || {
         STOP.store(true, Ordering::Relaxed);
         if first.get_or_insert_with(Instant::now).elapsed() > ONE_SIGNAL {
+            let _ = scratch::remove_all();
             // 128 + SIGINT: the status that a shell reports for a process ended by it.
             std::process::exit(130);
         }
     };
     if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("warning: Ctrl-C will end the run without a report: {error}");
+        complain(&format!("warning: Ctrl-C will end the run without a report: {error}"));
     }
     let result = match cli.command {
         cli::Command::Torture(options) => torture::run(&options, &STOP),
@@ -50,10 +52,19 @@ fn main() -> ExitCode {
         cli::Command::Policy(options) => policy::run(&options, &STOP),
         cli::Command::Killed(options) => torture::killer::child(&options),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+    let status = result.unwrap_or_else(|error| {
+        complain(&format!("error: {error:#}"));
         ExitCode::from(2)
-    })
+    });
+    if let Err(error) = scratch::remove_all() {
+        complain(&format!("warning: {error}"));
+    }
+    status
+}
+
+/// Prints a message to the standard error. One that cannot be written is not an error of the run.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Checks before a run that a file can be placed at `path`.

@@ -2,8 +2,10 @@
 //! memory, for a workload?
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
+use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,13 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use folio_bench::replay::{self, FRAMES_OF_2_MIB, Player, References, Spool};
-use folio_cache::Cache;
 use serde_json::{Value, json};
 
 use crate::bench::{bar, write};
 use crate::cli::Policy;
 use crate::curves::{self, Curve};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::{check_place, say, table};
 
 /// The name of the policy that knows the future.
@@ -49,7 +50,7 @@ struct Played {
     notes: Vec<String>,
 }
 
-pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
+pub(crate) fn run(options: &Policy, stop: &'static AtomicBool) -> Result<ExitCode> {
     if let Some(path) = &options.plot {
         check_place(path)?;
     }
@@ -67,6 +68,8 @@ pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
             let done = n as f64 / options.files.len() as f64;
             match play(path, name, options, &players, done, stop) {
                 Ok(played) => all.push(played),
+                // It has no reference yet.
+                Err(_) if stop.load(Ordering::Relaxed) => {}
                 // The results of the others are not lost.
                 Err(error) => failed.push((name, format!("{error:#}"))),
             }
@@ -103,10 +106,13 @@ pub(crate) fn run(options: &Policy, stop: &AtomicBool) -> Result<ExitCode> {
 fn check_files(options: &Policy) -> Result<()> {
     let mut seen: HashMap<(u64, u64), &Path> = HashMap::new();
     for path in &options.files {
-        if path == Path::new(STDIN) {
-            continue;
-        }
-        let file = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let is_stdin = path == Path::new(STDIN);
+        let opened = if is_stdin { Path::new("/dev/stdin") } else { path };
+        let file = match fs::metadata(opened) {
+            // It may be closed: the open says so.
+            Err(_) if is_stdin => continue,
+            file => file.with_context(|| path.display().to_string())?,
+        };
         if file.is_dir() {
             bail!("{} is a directory: give the traces in it", path.display());
         }
@@ -126,15 +132,21 @@ fn check_files(options: &Policy) -> Result<()> {
 }
 
 /// Returns the name of each trace: that of its file, or its path if two files have the same name.
+/// Those that look the same are numbered.
 fn names(files: &[PathBuf]) -> Vec<String> {
-    let short = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_owned();
-    let shown = |path: &PathBuf| {
-        let is_alone = files.iter().filter(|other| short(other) == short(path)).count() == 1;
-        let name = if is_alone { short(path) } else { path.clone().into_os_string() };
-        // A terminal and a plot take these for commands, or not at all.
-        name.to_string_lossy().replace(char::is_control, "\u{fffd}")
-    };
-    files.iter().map(shown).collect()
+    // A terminal and a plot take these for commands, or not at all.
+    let shown = |name: &OsStr| name.to_string_lossy().replace(char::is_control, "\u{fffd}");
+    let short = |path: &PathBuf| shown(path.file_name().unwrap_or(path.as_os_str()));
+    let all: Vec<String> = files.iter().map(short).collect();
+    let mut names: Vec<String> = Vec::new();
+    for (path, short) in files.iter().zip(&all) {
+        let is_alone = all.iter().filter(|other| *other == short).count() == 1;
+        let name = if is_alone { short.clone() } else { shown(path.as_os_str()) };
+        let numbered = (2..).map(|n| format!("{name} ({n})"));
+        let mut choices = iter::once(name.clone()).chain(numbered);
+        names.extend(choices.find(|name| !names.contains(name)));
+    }
+    names
 }
 
 /// Returns the players of the policies that are asked for.
@@ -158,9 +170,9 @@ fn play(
     options: &Policy,
     players: &[(&'static str, Option<Player>)],
     done: f64,
-    stop: &AtomicBool,
+    stop: &'static AtomicBool,
 ) -> Result<Played> {
-    let references = References::open(path, options.format.map(Into::into))?;
+    let references = References::open(path, options.format.map(Into::into), stop)?;
     let format = references.format().name();
     let mut trace = Spool::read(references, stop)?;
     let one_in = trace.one_in();
@@ -215,6 +227,11 @@ fn notes(name: &str, trace: &Spool) -> Vec<String> {
     if !trace.is_whole() {
         notes.push(format!("{name}: stopped early: only the first references were read"));
     }
+    if trace.is_cut() {
+        notes.push(format!(
+            "{name}: the recording ended within a use, as on a full disk: that use is left out"
+        ));
+    }
     if trace.empty_requests() > 0 {
         notes.push(format!("{name}: {} requests of no pages left out", trace.empty_requests()));
     }
@@ -249,9 +266,7 @@ fn frames_of_memory() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let free = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     let free = free.map_or(u64::MAX, |kib| kib.saturating_mul(1 << 10));
-    // The default capacity is a quarter of what the machine and its control groups allow.
-    let quarter = Cache::builder().build().map_or(u64::MAX, |cache| cache.capacity() as u64);
-    free.min(quarter.saturating_mul(4)) / 8 * 7 / 4096
+    free.min(machine::memory_bytes()) / 8 * 7 / 4096
 }
 
 fn to_json(all: &[Played], notes: &[String], machine: &Machine) -> Value {
@@ -340,6 +355,8 @@ fn to_curves(all: &[Played]) -> Vec<(String, Vec<Curve>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     fn sizes(pages: u32, one_in: u32) -> Vec<u64> {
@@ -367,5 +384,10 @@ mod tests {
     fn files_of_one_name_have_their_paths() {
         let files = ["a/t", "b/t", "b/u\u{1b}"].map(PathBuf::from);
         assert_eq!(names(&files), ["a/t", "b/t", "u\u{fffd}"]);
+        let bytes = [&b"t\xff"[..], b"t\xfe", b"t\xfd", b"t\xef\xbf\xbd (2)"];
+        let invalid = bytes.map(|name| PathBuf::from(OsStr::from_bytes(name)));
+        let t = "t\u{fffd}";
+        let numbered = [t, &format!("{t} (2)"), &format!("{t} (3)"), &format!("{t} (2) (2)")];
+        assert_eq!(names(&invalid), numbered);
     }
 }

@@ -163,9 +163,8 @@ pub(super) fn matrix() -> Matrix<'static> {
 /// # Errors
 ///
 /// None.
-#[expect(clippy::unnecessary_wraps, reason = "every benchmark has this signature")]
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let mut report = matrix().measure(ask);
+    let mut report = matrix().measure(ask)?;
     report.notes.insert(
         0,
         "undisturbed: the share of pairs with no other thread's access in between; \

@@ -178,7 +178,7 @@ fn measure(ask: &mut Ask<'_>) -> io::Result<Measured> {
         ours: between::NOTHING.to_owned(),
         shape: Shape::Bars,
     };
-    let report = matrix.measure(ask);
+    let report = matrix.measure(ask)?;
     let find = |name: &str, threads| {
         let row =
             report.rows.iter().find(|row| row.name == name && row.scenario.threads == threads);

@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::scratch::ScratchFile;
 use folio_cache::{Cache, File, LocalFile, ReadRequest};
 use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
 use folio_uring::{Request, Ring};
 use rustix::fs::OFlags;
-use tempfile::NamedTempFile;
 
 use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::executor::drive;
@@ -68,7 +68,7 @@ fn aligned(
 
 struct Bench {
     /// Removed when dropped.
-    _file: NamedTempFile,
+    _file: ScratchFile,
     direct: fs::File,
     cache: Cache,
     cached: File,
@@ -84,7 +84,7 @@ struct Bench {
 
 impl Bench {
     fn new(arena: &Arena<UserSpace<DefaultScheme>>) -> io::Result<Self> {
-        let mut file = NamedTempFile::new()?;
+        let mut file = ScratchFile::new()?;
         let mut random = fastrand::Rng::with_seed(7);
         let mut bytes = vec![0; CHUNK];
         for _ in 0..FILE / CHUNK as u64 {

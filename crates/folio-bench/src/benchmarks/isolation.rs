@@ -14,7 +14,7 @@ use std::time::Duration;
 use folio_cache::{Cache, File};
 use parking_lot::Mutex;
 
-use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit};
+use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, start_thread};
 use crate::support::executor::drive;
 use crate::support::store::{Call, Health, Store};
 
@@ -74,10 +74,11 @@ impl Sick {
         file.write_all_at(&vec![1; DIRTY], 0)?;
         store.set(health);
         let stop = Arc::new(AtomicBool::new(false));
-        let users = USES.iter().map(|act| {
+        let mut sick = Self { store: store.clone(), stop: stop.clone(), users: Vec::new() };
+        for (n, act) in USES.iter().enumerate() {
             let (cache, file) = (cache.clone(), file.clone());
             let (store, stop) = (store.clone(), stop.clone());
-            thread::spawn(move || {
+            let run = move || {
                 for n in 0.. {
                     // Relaxed: a flag of its own.
                     if stop.load(Ordering::Relaxed) {
@@ -86,10 +87,10 @@ impl Sick {
                     act(&cache, &file, &store, n);
                     thread::sleep(PAUSE);
                 }
-            })
-        });
-        let users = users.collect();
-        Ok(Self { store, stop, users })
+            };
+            sick.users.push(start_thread(n, USES.len(), thread::Builder::new().spawn(run))?);
+        }
+        Ok(sick)
     }
 }
 
@@ -260,7 +261,7 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
 ///
 /// The system's error if memory for the caches is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    let mut report = matrix()?.measure(ask);
+    let mut report = matrix()?.measure(ask)?;
     report.notes.insert(
         0,
         "relative to 'alone': the speed that a healthy file keeps beside a sick one. 'settle' is \

@@ -95,5 +95,5 @@ pub(super) fn matrix() -> io::Result<Matrix<'static>> {
 ///
 /// The system's error if memory for the frames is not to be had.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    Ok(matrix()?.measure(ask))
+    matrix()?.measure(ask)
 }

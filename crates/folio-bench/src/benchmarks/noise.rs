@@ -80,7 +80,12 @@ fn bound(threads: usize, at_once: u32) -> u64 {
 }
 
 /// Runs one storm. Returns `None` if the threads did not run at once.
-fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Option<Storm> {
+fn storm(
+    word: &dyn Frozen,
+    threads: usize,
+    at_once: u32,
+    time: Duration,
+) -> io::Result<Option<Storm>> {
     let all = Mutex::new(Storm::default());
     let run = together(threads, &cpus(), &|_| {
         let (started, mut refused, mut own) = (Instant::now(), 0, Storm::default());
@@ -99,8 +104,9 @@ fn storm(word: &dyn Frozen, threads: usize, at_once: u32, time: Duration) -> Opt
         (all.peak, all.resets) = (all.peak.max(own.peak), all.resets + own.resets);
         refused
     })?;
+    let Some(run) = run else { return Ok(None) };
     let all = all.into_inner().expect("no storm panics");
-    Some(Storm { refused: run.amount, seconds: run.seconds, ..all })
+    Ok(Some(Storm { refused: run.amount, seconds: run.seconds, ..all }))
 }
 
 /// Makes fresh words, those of folio-ref first. Returns them and the number of the latter.
@@ -122,7 +128,6 @@ fn words() -> (Vec<Box<dyn Frozen>>, usize) {
 /// # Panics
 ///
 /// Panics if the stale increments of one of folio-ref's words exceed the bound.
-#[expect(clippy::unnecessary_wraps, reason = "every benchmark has this signature")]
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let counts = one_and_all();
     let scenarios: Vec<Scenario> = counts
@@ -145,7 +150,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
             let mut kept: Vec<Storm> = Vec::new();
             for _ in 0..STORMS * 4 {
                 if kept.len() < STORMS as usize && !ask.stop.load(Ordering::Relaxed) {
-                    kept.extend(storm(&*words().0[place], scenario.threads, at_once, each));
+                    kept.extend(storm(&*words().0[place], scenario.threads, at_once, each)?);
                 }
             }
             let peaks: Vec<f64> = kept.iter().map(|storm| f64::from(storm.peak)).collect();
@@ -196,7 +201,7 @@ mod tests {
         }
         assert!(word.stale() < STALE_LIMIT);
         let storms: Vec<Storm> =
-            (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST)).collect();
+            (0..20).filter_map(|_| storm(&word, 1, MAX_AT_ONCE, LEAST).unwrap()).collect();
         assert!(storms.iter().all(|storm| u64::from(storm.peak) <= bound(1, MAX_AT_ONCE)));
         assert!(
             storms.is_empty() || storms.iter().any(|storm| storm.resets > 0),

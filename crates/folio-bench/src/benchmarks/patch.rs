@@ -9,9 +9,9 @@ use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::scratch::ScratchFile;
 use folio_cache::{CacheBuilder, File};
 use folio_ref::{DefaultScheme, Scheme};
-use tempfile::NamedTempFile;
 
 use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, thread_counts};
 use crate::support::files::memory_folder;
@@ -99,7 +99,7 @@ impl Contender for Pread {
 
 /// A file for each thread, in memory where the system has such a file system.
 #[derive(Debug)]
-pub(super) struct Files(Vec<NamedTempFile>);
+pub(super) struct Files(Vec<ScratchFile>);
 
 impl Files {
     /// Makes one file per thread, each of some pages.
@@ -111,7 +111,7 @@ impl Files {
         let folder = memory_folder();
         let most = thread_counts().into_iter().max().unwrap_or(1);
         let one = |_| {
-            let file = NamedTempFile::new_in(&folder)?;
+            let file = ScratchFile::new_in(&folder)?;
             fs::write(file.path(), vec![7; PAGES * 4096])?;
             Ok(file)
         };
@@ -123,7 +123,7 @@ impl Files {
         let cache = CacheBuilder::<S>::with_scheme()
             .capacity(self.0.len() * PAGES * 4096 + (8 << 20))
             .build()?;
-        let open = |file: &NamedTempFile| {
+        let open = |file: &ScratchFile| {
             let file = cache.open(file.path())?;
             file.read_at(&mut vec![0; PAGES * 4096], 0)?;
             Ok(file)
@@ -165,5 +165,5 @@ pub(super) fn matrix(files: &Files) -> io::Result<Matrix<'static>> {
 ///
 /// The system's error if the files cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
-    Ok(matrix(&Files::new()?)?.measure(ask))
+    matrix(&Files::new()?)?.measure(ask)
 }

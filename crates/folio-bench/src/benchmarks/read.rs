@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
+use crate::scratch::ScratchFile;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
-use tempfile::NamedTempFile;
 
 use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, one_and_all};
 #[cfg(feature = "baselines")]
@@ -177,7 +177,7 @@ pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
         }),
     ]);
     // One page is enough for the other schemes.
-    let page = NamedTempFile::new()?;
+    let page = ScratchFile::new()?;
     fs::write(page.path(), &bytes.small_pages()[..4096])?;
     for_each_scheme!(S => if S::NAME != DefaultScheme::NAME {
         let name = format!("folio {}", S::NAME);
@@ -210,5 +210,5 @@ pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
 /// The system's error if the bytes cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
-    Ok(matrix(&bytes)?.measure(ask))
+    matrix(&bytes)?.measure(ask)
 }

@@ -56,5 +56,5 @@ pub(super) fn matrix(bytes: &Bytes) -> io::Result<Matrix<'_>> {
 /// The system's error if the bytes cannot be made or read.
 pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let bytes = Bytes::for_reading()?;
-    Ok(matrix(&bytes)?.measure(ask))
+    matrix(&bytes)?.measure(ask)
 }

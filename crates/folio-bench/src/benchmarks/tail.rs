@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use quanta::Clock;
 
-use crate::harness::{Ask, Report, Row, Scenario, Shape, Unit};
+use crate::harness::{Ask, Report, Row, Scenario, SetOnDrop, Shape, Unit, start_thread};
 #[cfg(feature = "baselines")]
 use crate::support::baselines;
 use crate::support::files::Bytes;
@@ -135,29 +135,32 @@ fn turn(
 ) -> io::Result<Latency> {
     let (stop, calm) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
+        let _calm = SetOnDrop(&calm);
         for other in 0..scenario.threads - 1 {
             let calm = &calm;
-            scope.spawn(move || {
+            let storm = move || {
                 let mut random = Rng::with_seed(seed ^ (other as u64 + 1));
                 // Relaxed, here and below: flags of their own.
                 while !calm.load(Ordering::Relaxed) {
                     subject.storm(other, &mut random);
                 }
-            });
+            };
+            let started = thread::Builder::new().spawn_scoped(scope, storm);
+            start_thread(other, scenario.threads, started)?;
         }
         if scenario.threads > 1 {
             thread::sleep(RISE);
         }
-        let measured = scope.spawn(|| {
+        let measure = || {
             let (mut latency, mut random) = (Latency::new(), Rng::with_seed(seed));
             let record = latency.record(clock, &stop, || subject.run(operation, &mut random));
             record.map(|()| latency)
-        });
+        };
+        let measured = thread::Builder::new().spawn_scoped(scope, measure);
+        let measured = start_thread(scenario.threads - 1, scenario.threads, measured)?;
         thread::sleep(if scenario.threads > 1 { STORM_TURN } else { TURN });
         stop.store(true, Ordering::Relaxed);
-        let latency = measured.join().expect("a measured operation does not panic");
-        calm.store(true, Ordering::Relaxed);
-        latency
+        measured.join().expect("a measured operation does not panic")
     })
 }
 

@@ -40,7 +40,7 @@ fn names_are_unique_and_plain() {
 /// note says why not.
 fn check(matrix: &Matrix<'_>) {
     let stop = AtomicBool::new(false);
-    let report = matrix.measure(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ()));
+    let report = matrix.measure(&mut Ask::new(Duration::ZERO, &stop, &mut |_| ())).unwrap();
     for &scenario in &matrix.scenarios {
         for name in matrix
             .contenders

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::scratch::ScratchFile;
 use folio_cache::{Cache, File, OpenOptions};
 use parking_lot::Mutex;
-use tempfile::NamedTempFile;
 use vmap::MapMut;
 
 use crate::harness::{
@@ -141,14 +141,14 @@ impl Contender for Kernel {
 }
 
 /// The files, in memory where the system has such a file system. Removed when dropped.
-pub(crate) struct Files([NamedTempFile; 3]);
+pub(crate) struct Files([ScratchFile; 3]);
 
 impl Files {
     pub(crate) fn new() -> io::Result<Self> {
         let folder = memory_folder();
         let bytes = vec![1; BYTES];
         let file = || {
-            let mut file = NamedTempFile::new_in(&folder)?;
+            let mut file = ScratchFile::new_in(&folder)?;
             file.write_all(&bytes)?;
             Ok::<_, io::Error>(file)
         };
@@ -231,8 +231,7 @@ fn synced(file: &dyn OnDisk, scenario: Scenario) -> io::Result<f64> {
 /// Runs the scenarios on the disk in turn: each overwrites the file that the one before left.
 fn ask_synced(ask: &mut Ask<'_>, report: &mut Report) -> io::Result<()> {
     const NAMES: [&str; 3] = ["folio", "folio-direct", "pwrite+fdatasync"];
-    let (ours, direct, theirs) =
-        (NamedTempFile::new()?, NamedTempFile::new()?, NamedTempFile::new()?);
+    let (ours, direct, theirs) = (ScratchFile::new()?, ScratchFile::new()?, ScratchFile::new()?);
     let cache: Cache = Cache::new(CAPACITY)?;
     let past_the_kernel =
         OpenOptions::new().read(true).write(true).direct(true).open_local(direct.path())?;
@@ -288,7 +287,7 @@ pub(super) fn ask(ask: &mut Ask<'_>) -> io::Result<Report> {
     let progress = &mut *ask.progress;
     let mut report = matrix(&files)?.measure(&mut Ask::new(time, ask.stop, &mut |done| {
         progress(done / 2.0);
-    }));
+    }))?;
     ask_synced(&mut Ask::new(time, ask.stop, &mut *ask.progress), &mut report)?;
     report.notes.push(format!(
         "{HOT}, {UNIFORM}: a file of {} MiB in memory (tmpfs), all of it in a cache of {} MiB; \

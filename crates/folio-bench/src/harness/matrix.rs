@@ -1,5 +1,6 @@
 //! The measurement: contenders and scenarios, interleaved, summarised as rows and ratios.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -81,7 +82,11 @@ impl Matrix<'_> {
     /// Measures until the time of `ask` is over, or until its stop. The stop is read before each
     /// sample, as a round of many scenarios takes seconds. Samples taken before the stop count, and
     /// a note says how many rounds they are.
-    pub(crate) fn measure(&self, ask: &mut Ask<'_>) -> Report {
+    ///
+    /// # Errors
+    ///
+    /// The system's error if it does not start so many threads.
+    pub(crate) fn measure(&self, ask: &mut Ask<'_>) -> io::Result<Report> {
         let cpus = cpus();
         // By scenario, by contender, by round.
         let mut samples: Vec<Vec<Vec<Sample>>> =
@@ -107,7 +112,7 @@ impl Matrix<'_> {
                         contender.prepare(scenario);
                         let run = together(scenario.threads, &cpus, &|thread| {
                             contender.work(scenario, thread)
-                        });
+                        })?;
                         samples[which].push(run.map(|run| Measured {
                             value: self.unit.value(run, scenario.threads),
                             cpu: run.cpu,
@@ -130,7 +135,7 @@ impl Matrix<'_> {
                 ),
             );
         }
-        report
+        Ok(report)
     }
 
     fn summarise(&self, samples: &[Vec<Vec<Sample>>]) -> Report {
@@ -260,7 +265,7 @@ mod tests {
             contenders: vec![Box::new(Stopping(&stop, &worked))],
             ..matrix(Unit::Ns)
         };
-        let report = matrix.measure(&mut Ask::new(Duration::MAX, &stop, &mut |_| ()));
+        let report = matrix.measure(&mut Ask::new(Duration::MAX, &stop, &mut |_| ())).unwrap();
         assert_eq!(worked.load(Ordering::Relaxed), 11);
         assert_eq!(
             report.notes[0],

@@ -12,7 +12,8 @@
 //! threads used is subtracted from the time that the measured threads waited.
 
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,19 +63,35 @@ pub(crate) struct Run {
     pub(crate) slept: f64,
 }
 
+/// Sets a flag when it is dropped, also by a panic: threads that wait for it end then.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        // Relaxed: a flag of its own.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `work(thread)` on `threads` threads, each on its CPU, from one start. Returns `None` if
 /// they did not run at the same time, as contention was then less than intended.
+///
+/// # Errors
+///
+/// The system's error if it does not start so many threads.
 pub(crate) fn together(
     threads: usize,
     cpus: &[usize],
     work: &(dyn Fn(usize) -> u64 + Sync),
-) -> Option<Run> {
-    let ready = AtomicUsize::new(0);
-    let parts: Vec<Part> = thread::scope(|scope| {
+) -> io::Result<Option<Run>> {
+    let (ready, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let parts = thread::scope(|scope| {
+        // The scope waits for the threads that started, and they for those that did not.
+        let _over = SetOnDrop(&over);
         let handles: Vec<_> = (0..threads)
             .map(|n| {
-                let ready = &ready;
-                scope.spawn(move || {
+                let (ready, over) = (&ready, &over);
+                let run = move || {
                     let mut set = CpuSet::new();
                     set.set(cpus[n % cpus.len()]);
                     // Best effort. Where it is refused, the checks below still find out if the
@@ -83,6 +100,9 @@ pub(crate) fn together(
                     let before = Waits::now();
                     ready.fetch_add(1, Ordering::AcqRel);
                     while ready.load(Ordering::Acquire) < threads {
+                        if over.load(Ordering::Relaxed) {
+                            return None;
+                        }
                         std::hint::spin_loop();
                     }
                     let process = cpu_time(ClockId::ProcessCPUTime);
@@ -93,16 +113,25 @@ pub(crate) fn together(
                     let process = cpu_time(ClockId::ProcessCPUTime).saturating_sub(process);
                     let delayed =
                         Waits::delayed(before, Waits::now(), (end - start).saturating_sub(cpu));
-                    Part { start, end, cpu, delayed, process, amount }
-                })
+                    Some(Part { start, end, cpu, delayed, process, amount })
+                };
+                start_thread(n, threads, thread::Builder::new().spawn_scoped(scope, run))
             })
-            .collect();
-        handles
-            .into_iter()
-            .map(|handle| handle.join().expect("the measured work does not panic"))
-            .collect()
-    });
-    judge(&parts)
+            .collect::<io::Result<_>>()?;
+        let join = |handle: thread::ScopedJoinHandle<'_, Option<Part>>| {
+            handle.join().expect("the measured work does not panic")
+        };
+        Ok::<_, io::Error>(handles.into_iter().filter_map(join).collect::<Vec<_>>())
+    })?;
+    Ok(judge(&parts))
+}
+
+/// Returns a thread that was started, or an error that says how many of `all` threads were.
+pub(crate) fn start_thread<T>(before: usize, all: usize, started: io::Result<T>) -> io::Result<T> {
+    started.map_err(|error| {
+        let message = format!("only {before} of {all} threads could be started: {error}");
+        io::Error::new(error.kind(), message)
+    })
 }
 
 /// Combines the parts of a run. Returns `None` if the run does not count.
@@ -283,9 +312,11 @@ mod tests {
         };
         // The time may be longer: another test of this process may have the CPU, and that counts as
         // the contender's own threads.
-        let run = (0..500).find_map(|_| together(1, &cpus(), &spin)).expect("one attempt of 500");
+        let run = (0..500)
+            .find_map(|_| together(1, &cpus(), &spin).unwrap())
+            .expect("one attempt of 500");
         assert!(run.amount == 1 && run.seconds >= 0.002, "{run:?}");
-        for run in (0..5).filter_map(|_| together(2, &cpus(), &spin)) {
+        for run in (0..5).filter_map(|_| together(2, &cpus(), &spin).unwrap()) {
             assert!(run.amount == 3 && run.seconds >= 0.002, "{run:?}");
         }
     }

@@ -1,12 +1,14 @@
 //! Files as a stream of bytes, whether compressed or not.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
+
+use super::stoppable::Stoppable;
 
 /// The bytes that are read at once.
 const BUFFER: usize = 1 << 18;
@@ -90,10 +92,11 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
 }
 
 /// Opens a file as a stream of its bytes. Those of gzip, zstd and xz are unpacked: their first
-/// bytes tell, not the name of the file. `-` is the standard input.
-pub(super) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+/// bytes tell, not the name of the file. `-` is the standard input. Each read fails once `stop` is
+/// set, also one that waits.
+pub(super) fn open(path: &Path, stop: &'static AtomicBool) -> io::Result<Box<dyn BufRead>> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
-    let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
+    let mut file = BufReader::with_capacity(BUFFER, Stoppable::open(path, stop)?);
     let begins = file.fill_buf()?;
     if begins.starts_with(GZIP) {
         return Ok(buffered(MultiGzDecoder::new(file)));
@@ -120,6 +123,8 @@ mod tests {
 
     use super::*;
 
+    static GO: AtomicBool = AtomicBool::new(false);
+
     const TEXT: &[u8] = b"1\n2\n3\n";
 
     /// [`TEXT`] as `xz` packs it.
@@ -143,7 +148,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(bytes)?;
         let mut all = Vec::new();
-        open(file.path())?.read_to_end(&mut all)?;
+        open(file.path(), &GO)?.read_to_end(&mut all)?;
         Ok(all)
     }
 
@@ -210,7 +215,7 @@ mod tests {
                 }
                 let mut file = tempfile::NamedTempFile::new().unwrap();
                 file.write_all(&bytes).unwrap();
-                if let Ok(from) = open(file.path()) {
+                if let Ok(from) = open(file.path(), &GO) {
                     _ = io::copy(&mut from.take(1 << 20), &mut io::sink());
                 }
             }

@@ -11,6 +11,7 @@ mod play;
 mod record;
 mod references;
 mod spool;
+mod stoppable;
 
 pub use format::Format;
 pub use optimal::optimal;

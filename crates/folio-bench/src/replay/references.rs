@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::compressed;
 use super::csv::{Columns, fields};
@@ -35,6 +36,8 @@ pub struct References {
     /// The references of the last line that are left: the next page, and their number.
     left: (u64, u64),
     one_in: u32,
+    /// A recording ended within a record.
+    is_cut: bool,
 }
 
 impl std::fmt::Debug for References {
@@ -69,16 +72,26 @@ fn number(field: &[u8]) -> Option<u64> {
 impl References {
     /// Opens a trace. Its format is that of its first bytes, unless `format` says another one.
     ///
+    /// Once `stop` is set, the references end with an error, also while a pipe gives nothing.
+    ///
     /// # Errors
     ///
     /// - `InvalidData` if the trace is empty, or its format is unknown.
     /// - Otherwise the error of the system.
-    pub fn open(path: &Path, format: Option<Format>) -> io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        format: Option<Format>,
+        stop: &'static AtomicBool,
+    ) -> io::Result<Self> {
         let place = |error: io::Error| named(path, None, &error);
-        let mut from = compressed::open(path).map_err(place)?;
+        let mut from = compressed::open(path, stop).map_err(place)?;
         // A pipe gives less at once, and less than a line says nothing.
         let mut begins = Vec::new();
-        from.by_ref().take(BEGINS).read_to_end(&mut begins).map_err(place)?;
+        match from.by_ref().take(BEGINS).read_to_end(&mut begins) {
+            // What is there can be played. Relaxed: a flag of its own.
+            Err(_) if stop.load(Ordering::Relaxed) && !begins.is_empty() => {}
+            read => _ = read.map_err(place)?,
+        }
         let wrong = |what: &str| {
             io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display()))
         };
@@ -108,6 +121,7 @@ impl References {
             empty: 0,
             left: (0, 0),
             one_in,
+            is_cut: false,
         })
     }
 
@@ -130,6 +144,12 @@ impl References {
     /// Returns the number of requests so far that were for no page, and gave no reference.
     pub fn empty_requests(&self) -> u64 {
         self.empty
+    }
+
+    /// Returns `true` if the trace is a recording that ended within its last record, as on a full
+    /// disk. That record is left out.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Returns the path of the trace.
@@ -170,6 +190,10 @@ impl References {
         while done < BYTES {
             match self.from.read(&mut record[done..]) {
                 Ok(0) if done == 0 => return Ok(false),
+                Ok(0) if self.format == Format::Folio => {
+                    self.is_cut = true;
+                    return Ok(false);
+                }
                 Ok(0) => {
                     return Err(self.error(format!(
                         "the trace is cut short: {done} bytes are left of a record of {BYTES}"

@@ -24,6 +24,7 @@ pub struct Spool {
     distinct: u32,
     one_in: u32,
     is_whole: bool,
+    is_cut: bool,
     column: Option<String>,
     empty: u64,
 }
@@ -51,6 +52,7 @@ impl Spool {
         }
         spool.one_in = one_in;
         (spool.column, spool.empty) = (references.column(), references.empty_requests());
+        spool.is_cut = references.is_cut();
         Ok(spool)
     }
 
@@ -63,6 +65,10 @@ impl Spool {
         let mut out = BufWriter::with_capacity(4 * CHUNK, temporary()?);
         let (mut len, mut is_whole) = (0, true);
         for page in references {
+            if page.is_err() && stop.load(Ordering::Relaxed) {
+                is_whole = false;
+                break;
+            }
             let new = u32::try_from(numbers.len()).map_err(|_| too_many())?;
             let number = *numbers.entry(page?).or_insert(new);
             out.write_all(&number.to_le_bytes()).map_err(in_folder)?;
@@ -74,8 +80,8 @@ impl Spool {
         }
         let pages = out.into_inner().map_err(|error| in_folder(error.into_error()))?;
         let distinct = u32::try_from(numbers.len()).map_err(|_| too_many())?;
-        let (one_in, column, empty) = (1, None, 0);
-        Ok(Self { pages, next: None, len, distinct, one_in, is_whole, column, empty })
+        let (one_in, column, empty, is_cut) = (1, None, 0, false);
+        Ok(Self { pages, next: None, len, distinct, one_in, is_whole, is_cut, column, empty })
     }
 
     /// Returns the number of references.
@@ -96,6 +102,12 @@ impl Spool {
     /// Returns `false` if it was stopped before the trace ended.
     pub fn is_whole(&self) -> bool {
         self.is_whole
+    }
+
+    /// Returns `true` if the trace is a recording that ended within its last record, as on a full
+    /// disk. That record is left out.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Returns the column of a CSV file that the pages are from: its name, or its number from 1.

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::scratch::ScratchFile;
 use folio_cache::{CacheBuilder, File};
 use folio_frames::{Arena, BLOCK_ORDER, FRAME_SIZE, FolioRef, MAX_ORDER, Order, UserSpace};
 use folio_ref::Scheme;
-use tempfile::NamedTempFile;
 use vmap::Map;
 
 /// The mount point of the kernel's in-memory file system.
@@ -44,7 +44,7 @@ pub(crate) struct Bytes {
     small: Vec<u8>,
     /// Memory like the cache's, of huge pages where the system gives them.
     huge: FolioRef<UserSpace>,
-    file: NamedTempFile,
+    file: ScratchFile,
     mapped: Map,
 }
 
@@ -71,7 +71,7 @@ impl Bytes {
         small
             .chunks_mut(pattern.len().max(1))
             .for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()]));
-        let mut file = NamedTempFile::new_in(memory_folder())?;
+        let mut file = ScratchFile::new_in(&memory_folder())?;
         file.write_all(&small)?;
         let (mapped, _) = Map::with_options().open(file.path()).map_err(io::Error::other)?;
         Ok(Self { huge: huge(&small)?, small, file, mapped })

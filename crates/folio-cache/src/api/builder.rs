@@ -10,9 +10,10 @@ use crossbeam_utils::CachePadded;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 use folio_uring::Process;
+use rustix::io::Errno;
 
 use crate::api::cache::Cache;
-use crate::backing::error::error;
+use crate::backing::error::{error, numbered};
 use crate::backing::remote::Spawn;
 use crate::memory::capacity;
 use crate::memory::limits;
@@ -391,7 +392,13 @@ fn new_recorder(to: Box<dyn Write + Send>, one_in: u32) -> io::Result<Recorder> 
         );
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
-    Recorder::new(to, one_in)
+    Recorder::new(to, one_in).map_err(|failed| {
+        let message = format!("the recording of uses cannot be written: {failed}");
+        match failed.raw_os_error() {
+            Some(number) => numbered(failed.kind(), Errno::from_raw_os_error(number), message),
+            None => io::Error::new(failed.kind(), message),
+        }
+    })
 }
 
 impl<S: Scheme> Default for CacheBuilder<S> {

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::pressure::decide::{self, Decision, Rules, Spare, State, View, decide, tightest};
 use crate::pressure::source::{PressureSource, Reading, Wait};
 use crate::rt::foreign::catch_panic;
-use crate::rt::watcher::Watched;
+use crate::rt::watcher::{Polled, Watched};
 
 /// The time for which a source that panicked is not read.
 const PANIC_BACK_OFF: Duration = Duration::from_secs(1);
@@ -21,6 +21,8 @@ pub(crate) struct Sensors {
     sources: Vec<Box<dyn PressureSource>>,
     /// By source: when it panicked last.
     panicked: Vec<Option<Instant>>,
+    /// By source: its descriptor had its last event, when it was asked here.
+    gone: Vec<bool>,
     state: State,
     begin: Instant,
 }
@@ -37,7 +39,8 @@ pub(crate) struct Facts {
 impl Sensors {
     pub(crate) fn new(rules: Rules, sources: Vec<Box<dyn PressureSource>>) -> Self {
         let panicked = vec![None; sources.len()];
-        Self { rules, sources, panicked, state: State::default(), begin: Instant::now() }
+        let gone = vec![false; sources.len()];
+        Self { rules, sources, panicked, gone, state: State::default(), begin: Instant::now() }
     }
 
     /// Returns the descriptors to wait for, each with its source.
@@ -59,14 +62,14 @@ impl Sensors {
     /// it, they are asked here. A source that panics is left out for a while, and the others hold.
     pub(crate) fn read(&mut self, events: Option<&[usize]>) -> Facts {
         let (mut facts, mut headrooms) = (Facts::default(), Vec::new());
-        let sources = self.sources.iter_mut().zip(&mut self.panicked).enumerate();
-        for (n, (source, panicked)) in sources {
+        let sources = self.sources.iter_mut().zip(&mut self.panicked).zip(&mut self.gone);
+        for (n, ((source, panicked), gone)) in sources.enumerate() {
             if panicked.is_some_and(|at| at.elapsed() < PANIC_BACK_OFF) {
                 facts.has_panicked = true;
                 continue;
             }
             let event = events.map(|all| all.contains(&n));
-            if let Ok(reading) = catch_panic(|| read_one(source.as_mut(), event)) {
+            if let Ok(reading) = catch_panic(|| read_one(source.as_mut(), event, gone)) {
                 facts.signal |= reading.signal;
                 headrooms.extend(reading.headrooms);
             } else {
@@ -93,18 +96,24 @@ impl Sensors {
 }
 
 /// Reads a source. `event` says that its descriptor had an event; without it, it is asked here.
-fn read_one(source: &mut dyn PressureSource, event: Option<bool>) -> Reading {
-    let event = event.unwrap_or_else(|| has_event(source));
+fn read_one(source: &mut dyn PressureSource, event: Option<bool>, gone: &mut bool) -> Reading {
+    let event = event.unwrap_or_else(|| has_event(source, gone));
     source.read(event)
 }
 
-/// Returns `true` if the descriptor of a source has an event now.
-fn has_event(source: &dyn PressureSource) -> bool {
-    source.wait().map(polled).is_some_and(|(descriptor, event)| {
-        let mut polled = [PollFd::from_borrowed_fd(descriptor, event)];
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&zero)).is_ok_and(|_| polled[0].revents().intersects(event))
-    })
+/// Returns `true` if the descriptor of a source has an event now. `gone` notes that it will have no
+/// other: a socket of which the other end is closed can be read for ever.
+fn has_event(source: &dyn PressureSource, gone: &mut bool) -> bool {
+    let Some((descriptor, event)) = source.wait().map(polled) else { return false };
+    let mut asked = [PollFd::from_borrowed_fd(descriptor, event)];
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut asked, Some(&zero)).is_err() {
+        return false;
+    }
+    let now = Polled::new(asked[0].revents(), event);
+    // The source may have another descriptor than before, which is not gone.
+    let was_gone = std::mem::replace(gone, now.is_gone);
+    now.has_event && !(was_gone && now.is_gone)
 }
 
 /// Returns a descriptor, and its event by the name of poll(2).
@@ -112,5 +121,48 @@ fn polled(wait: Wait<'_>) -> (BorrowedFd<'_>, PollFlags) {
     match wait {
         Wait::Readable(descriptor) => (descriptor, PollFlags::IN),
         Wait::Urgent(descriptor) => (descriptor, PollFlags::PRI),
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Signals with each event.
+    #[derive(Debug)]
+    struct Socket(UnixStream);
+
+    impl PressureSource for Socket {
+        fn wait(&self) -> Option<Wait<'_>> {
+            Some(Wait::Readable(self.0.as_fd()))
+        }
+
+        fn read(&mut self, has_event: bool) -> Reading {
+            if has_event {
+                assert!(self.0.read(&mut [0; 64]).unwrap() > 0, "no message");
+            }
+            Reading { signal: has_event, ..Reading::default() }
+        }
+    }
+
+    /// A socket whose other end is closed can be read for ever: poll(2) has the event and `POLLHUP`.
+    #[test]
+    fn a_source_that_is_gone_signals_no_more() {
+        let (own, mut other) = UnixStream::pair().unwrap();
+        let (none, hold) = (None, Duration::ZERO);
+        let rules = Rules { floor: none, reserve: none, shrink_rate: 0, grow_rate: none, hold };
+        let mut sensors = Sensors::new(rules, vec![Box::new(Socket(own))]);
+        assert!(!sensors.read(None).signal);
+        other.write_all(b"short").unwrap();
+        assert!(sensors.read(None).signal);
+        assert!(!sensors.read(None).signal);
+        other.write_all(b"the last").unwrap();
+        drop(other);
+        let signals = [(); 3].map(|()| sensors.read(None).signal);
+        assert_eq!(signals, [true, false, false]);
     }
 }

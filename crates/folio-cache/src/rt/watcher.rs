@@ -15,8 +15,9 @@ use rustix::process::setpriority_process;
 
 use crate::rt::shim::{Mutex, back_off, spawn};
 
-/// The events of a descriptor that will have no others, such as a trigger of a group that is gone.
-const GONE: PollFlags = PollFlags::ERR.union(PollFlags::HUP).union(PollFlags::NVAL);
+/// The answers of poll(2) that no event is believed with: a trigger of a control group that is gone
+/// has its event and an error for ever.
+const ERROR: PollFlags = PollFlags::ERR.union(PollFlags::NVAL);
 
 /// The pause after each run of the work: a source that does not end its event takes no more of a
 /// CPU than this leaves.
@@ -68,6 +69,26 @@ pub(crate) struct Watched {
     pub(crate) number: usize,
     pub(crate) descriptor: OwnedFd,
     pub(crate) event: PollFlags,
+}
+
+/// What poll(2) says of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Polled {
+    pub(crate) has_event: bool,
+    /// There will be no other event.
+    pub(crate) is_gone: bool,
+}
+
+impl Polled {
+    /// Reads the answer of poll(2) to a wait for `event`.
+    pub(crate) fn new(answer: PollFlags, event: PollFlags) -> Self {
+        let has_error = answer.intersects(ERROR);
+        Self {
+            // A last message may be there although the other end hung up.
+            has_event: answer.intersects(event) && !has_error,
+            is_gone: has_error || answer.intersects(PollFlags::HUP),
+        }
+    }
 }
 
 impl Descriptors {
@@ -163,9 +184,11 @@ impl Signal {
         let events = polled[1..].iter().zip(watched).map(|(poll, to)| (poll.revents(), to));
         let mut ready = Vec::new();
         for (events, to) in events {
-            if events.intersects(GONE) {
+            let polled = Polled::new(events, to.event);
+            if polled.is_gone {
                 gone.push(to.number);
-            } else if events.intersects(to.event) {
+            }
+            if polled.has_event {
                 ready.push(to.number);
             }
         }
@@ -254,6 +277,35 @@ mod tests {
         while signal.strong_count() > 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The kernel answers so for a trigger of a control group that was removed.
+    #[test]
+    fn an_error_with_an_event_is_no_event() {
+        use PollFlags as F;
+        let polled = |answer, event| {
+            let Polled { has_event, is_gone } = Polled::new(answer, event);
+            (has_event, is_gone)
+        };
+        assert_eq!(polled(F::PRI, F::PRI), (true, false));
+        assert_eq!(polled(F::PRI | F::ERR, F::PRI), (false, true));
+        assert_eq!(polled(F::NVAL, F::IN), (false, true));
+        assert_eq!(polled(F::IN | F::HUP, F::IN), (true, true));
+        assert_eq!(polled(F::HUP, F::IN), (false, true));
+        assert_eq!(polled(F::IN, F::PRI), (false, false));
+    }
+
+    /// The message and the hang-up are there before the thread is.
+    #[test]
+    fn a_last_message_before_a_hang_up_is_an_event() {
+        let (target, reports) = target(false);
+        let (pipe, mut other_end) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut other_end, b"short").unwrap();
+        drop(other_end);
+        let descriptors = Descriptors::new(vec![watched(3, pipe.into())]).unwrap();
+        let thread = Watcher::new(work, "watch".to_owned(), descriptors, Arc::downgrade(&target));
+        thread.start();
+        assert_eq!(reports.recv_timeout(LONG).unwrap(), [3]);
     }
 
     /// A source that panics is tried again after a while, and one that is gone is not watched.

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use folio_bench::scratch::ScratchFolder;
 use folio_cache::{Cache, File, OpenOptions};
 use folio_ref::Scheme;
 use folio_uring::{ChildEnd, in_child};
@@ -29,11 +30,12 @@ const FOUND: [&str; 5] = [
 ];
 
 pub(crate) fn fork<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let scratch = match tempfile::tempdir() {
+    let scratch = match ScratchFolder::new() {
         Ok(scratch) => scratch,
         Err(error) => {
-            return tally
-                .broken(|| format!("cannot create a directory for the forker's file: {error}"));
+            return stage.broken(tally, &error, || {
+                "cannot create a directory for the forker's file".to_owned()
+            });
         }
     };
     let path = scratch.path().join("scratch");
@@ -41,11 +43,12 @@ pub(crate) fn fork<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
     let file = match options.read(true).write(true).create_new(true).open(&stage.cache, &path) {
         Ok(file) => file,
         Err(error) => {
-            return tally.broken(|| format!("{} cannot be created: {error}", path.display()));
+            let what = || format!("{} cannot be created", path.display());
+            return stage.broken(tally, &error, what);
         }
     };
     let mut model = vec![0; LENGTH];
-    failed(file.set_len(LENGTH as u64), tally);
+    failed(stage, file.set_len(LENGTH as u64), tally);
     while stage.running() {
         tally.progress.add(1);
         // Dirty pages, some of them cached only here, and pages that antagonists take away.
@@ -53,10 +56,15 @@ pub(crate) fn fork<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
             let offset = random.usize(..LENGTH - 5000);
             let bytes = vec![random.u8(1..); random.usize(1..5000)];
             failed(
+                stage,
                 file.write_at(&bytes, offset as u64)
                     .map(|n| model[offset..offset + n].copy_from_slice(&bytes[..n])),
                 tally,
             );
+        }
+        // The model may not know how much was written.
+        if stage.problem.get().is_some() {
+            return;
         }
         let seed = random.u64(..);
         match in_child(LIMIT, || child(&stage.cache, &file, &path, &model, seed)) {
@@ -71,17 +79,17 @@ pub(crate) fn fork<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: f
             {
                 tally.busy.add(1);
             }
-            Err(error) => tally.broken(|| format!("fork failed: {error}")),
+            Err(error) => stage.broken(tally, &error, || "fork failed".to_owned()),
         }
         if random.u8(..) < 64 {
             match file.flush() {
-                Ok(()) => compare(&path, &model, tally),
-                error => failed(error, tally),
+                Ok(()) => compare(stage, &path, &model, tally),
+                error => failed(stage, error, tally),
             }
         }
         pause(40);
     }
-    close_and_compare(file, &path, &model, tally);
+    close_and_compare(stage, file, &path, &model, tally);
 }
 
 /// Uses a cache in a child process. Returns the number of a broken rule in [`FOUND`], or 0.

@@ -11,6 +11,7 @@ use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
 
 use super::Stage;
+use super::environment;
 use super::tally::Tally;
 
 /// Length in bytes of one sequential read through a file.
@@ -30,15 +31,15 @@ struct Opened<S: Scheme> {
 }
 
 impl<S: Scheme> Opened<S> {
-    fn open(cache: &Cache<S>, path: &Path) -> io::Result<Self> {
-        let plain = fs::File::open(path)?;
-        let version = version(&plain)?;
-        let cached = cache.open(path)?;
+    fn open(cache: &Cache<S>, path: &Path) -> Result<Self, Unopened> {
+        let (plain, version) = plainly(path)?;
+        let cached = cache.open(path);
+        let cached = cached.or_else(|error| again(path, &error, || cache.open(path)))?;
         // Another file may have been put at the path between the two opens. This check finds it:
         // the inode number of the first file cannot be reused while the file is open.
         let (ours, now) = (plain.metadata()?, fs::metadata(path)?);
         if (ours.dev(), ours.ino()) != (now.dev(), now.ino()) {
-            return Err(ErrorKind::NotFound.into());
+            return Err(io::Error::from(ErrorKind::NotFound).into());
         }
         Ok(Self { path: path.to_owned(), cached, plain, version })
     }
@@ -81,6 +82,52 @@ impl<S: Scheme> Opened<S> {
             )
         });
     }
+}
+
+/// The reason why a file is not read.
+#[derive(Debug)]
+enum Unopened {
+    /// It vanished, or the system or the rules of the cache refuse it.
+    Skipped(io::Error),
+    /// The cache refuses a file that can be opened.
+    ByCacheAlone(io::Error),
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        Self::Skipped(error)
+    }
+}
+
+/// Opens a file without the cache. Returns it with its version.
+fn plainly(path: &Path) -> io::Result<(fs::File, [i64; 5])> {
+    let plain = fs::File::open(path)?;
+    let version = version(&plain)?;
+    Ok((plain, version))
+}
+
+/// Opens a file again that the cache refused with `error`. It may have vanished, or have lost a
+/// permission, since it was opened without the cache.
+fn again<T>(
+    path: &Path,
+    error: &io::Error,
+    cached: impl Fn() -> io::Result<T>,
+) -> Result<T, Unopened> {
+    // So a cache refuses a file without a stable size, and any file if all memory is pinned.
+    let is_allowed = |error: &io::Error| {
+        matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::OutOfMemory)
+    };
+    if is_allowed(error) {
+        return Err(Unopened::Skipped(io::Error::new(error.kind(), error.to_string())));
+    }
+    let (_before, version) = plainly(path)?;
+    let error = match cached() {
+        Ok(file) => return Ok(file),
+        Err(error) if is_allowed(&error) => return Err(Unopened::Skipped(error)),
+        Err(error) => error,
+    };
+    let (_after, now) = plainly(path)?;
+    Err(if now == version { Unopened::ByCacheAlone(error) } else { Unopened::Skipped(error) })
 }
 
 fn version(file: &fs::File) -> io::Result<[i64; 5]> {
@@ -130,14 +177,34 @@ impl<S: Scheme> OpenFiles<S> {
             return Some(open);
         }
         let path = stage.corpus.pick(random);
-        let Ok(open) = Opened::open(&stage.cache, path) else {
-            tally.skipped.add(1);
-            return None;
+        let open = match Opened::open(&stage.cache, path) {
+            Ok(open) => open,
+            Err(error) => {
+                unopened(stage, tally, path, error);
+                return None;
+            }
         };
         tally.opened.add(1);
         let open = Arc::new(open);
         *slot.lock().expect("no panic while a file is picked") = Some(open.clone());
         Some(open)
+    }
+}
+
+/// Counts a file that is not read.
+fn unopened<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, path: &Path, why: Unopened) {
+    let (Unopened::Skipped(error) | Unopened::ByCacheAlone(error)) = &why;
+    if let Some(problem) = environment::problem(error) {
+        return stage.give_up(problem);
+    }
+    match why {
+        Unopened::Skipped(error) => {
+            stage.first_skip.get_or_init(|| format!("{}: {error}", path.display()));
+            tally.skipped.add(1);
+        }
+        Unopened::ByCacheAlone(error) => tally.broken(|| {
+            format!("{}: the cache cannot open it, but a plain open can: {error}", path.display())
+        }),
     }
 }
 
@@ -230,5 +297,42 @@ fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::E
                 open.path.display()
             )
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(kind: ErrorKind) -> io::Error {
+        io::Error::new(kind, "the cache refuses it")
+    }
+
+    /// Opens a file again of which the cache says that it is not there, as a broken cache would.
+    #[test]
+    fn a_file_that_only_the_cache_refuses_breaks_a_rule() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = || Err::<(), _>(refusal(ErrorKind::NotFound));
+        let opened = again(file.path(), &refusal(ErrorKind::NotFound), refused);
+        assert!(matches!(opened, Err(Unopened::ByCacheAlone(_))), "{opened:?}");
+        // By chance it was not there when the cache looked.
+        assert!(again(file.path(), &refusal(ErrorKind::NotFound), || Ok(())).is_ok());
+        let pseudo = again(file.path(), &refusal(ErrorKind::InvalidInput), refused);
+        assert!(matches!(pseudo, Err(Unopened::Skipped(_))), "{pseudo:?}");
+    }
+
+    #[test]
+    fn a_file_that_vanishes_or_changes_meanwhile_is_skipped() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        let change = || {
+            fs::write(&path, "more")?;
+            Err::<(), _>(refusal(ErrorKind::NotFound))
+        };
+        let changed = again(&path, &refusal(ErrorKind::NotFound), change);
+        assert!(matches!(changed, Err(Unopened::Skipped(_))), "{changed:?}");
+        drop(file);
+        let gone = again(&path, &refusal(ErrorKind::NotFound), || Ok(()));
+        assert!(matches!(gone, Err(Unopened::Skipped(_))), "{gone:?}");
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Report {
     rates: usize,
     pub(crate) leaked_frames: u64,
     broken: Vec<String>,
+    note: Option<String>,
     peak_rss_bytes: u64,
 }
 
@@ -53,12 +54,18 @@ impl Report {
             rates: usize::MAX,
             leaked_frames: 0,
             broken: Vec::new(),
+            note: None,
             peak_rss_bytes: 0,
         }
     }
 
     pub(crate) fn broken(&mut self, what: String) {
         self.broken.push(what);
+    }
+
+    /// Adds a note about the whole run.
+    pub(crate) fn note(&mut self, what: String) {
+        self.note = Some(what);
     }
 
     pub(crate) fn sample<S: Scheme>(&mut self, tallies: &[Tally], cache: &Cache<S>) {
@@ -76,6 +83,11 @@ impl Report {
 
     fn last(&self) -> &Sample {
         self.samples.last().expect("the first sample is taken at the start")
+    }
+
+    /// Returns the number of bytes that were compared.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.last().totals.bytes
     }
 
     fn broken_rules(&self) -> u64 {
@@ -124,7 +136,8 @@ impl Report {
     }
 
     fn notes(&self) -> Vec<&String> {
-        self.last().totals.notes.iter().chain(&self.broken).take(NOTES).collect()
+        let notes = self.note.iter().chain(&self.last().totals.notes);
+        notes.chain(&self.broken).take(NOTES).collect()
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -286,6 +299,7 @@ mod tests {
             rates: usize::MAX,
             leaked_frames: 0,
             broken: Vec::new(),
+            note: None,
             peak_rss_bytes: 0,
         };
         report.end(&[], &Cache::<Generational>::new(4 << 20).unwrap());

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
+use folio_bench::scratch::ScratchFolder;
 use folio_cache::{Cache, File, OpenOptions};
 use folio_ref::Scheme;
 
@@ -23,11 +24,12 @@ fn open<S: Scheme>(cache: &Cache<S>, path: &Path) -> io::Result<File<S>> {
 }
 
 pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: fastrand::Rng) {
-    let scratch = match tempfile::tempdir() {
+    let scratch = match ScratchFolder::new() {
         Ok(scratch) => scratch,
         Err(error) => {
-            return tally
-                .broken(|| format!("cannot create a directory for the writer's file: {error}"));
+            return stage.broken(tally, &error, || {
+                "cannot create a directory for the writer's file".to_owned()
+            });
         }
     };
     let path = scratch.path().join("scratch");
@@ -36,35 +38,43 @@ pub(crate) fn write<S: Scheme>(stage: &Stage<'_, S>, tally: &Tally, mut random: 
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => {
-            return tally.broken(|| format!("{} cannot be opened: {error}", path.display()));
+            let what = || format!("{} cannot be opened", path.display());
+            return stage.broken(tally, &error, what);
         }
     };
     while stage.running() {
         tally.progress.add(1);
         for _ in 0..16 {
-            step(&file, &path, &mut model, tally, &mut random);
+            if let Err(error) = step(&file, &path, &mut model, tally, &mut random) {
+                failed(stage, Err(error), tally);
+            }
+            // The model may not know how much of the last step was done.
+            if stage.problem.get().is_some() {
+                return;
+            }
         }
         if random.u8(..) < 16 {
             // The last close writes the dirty pages.
-            if !close_and_compare(file, &path, &model, tally) {
+            if !close_and_compare(stage, file, &path, &model, tally) {
                 return;
             }
             file = match open(&stage.cache, &path) {
                 Ok(file) => file,
                 Err(error) => {
-                    return tally
-                        .broken(|| format!("{} cannot be opened again: {error}", path.display()));
+                    let what = || format!("{} cannot be opened again", path.display());
+                    return stage.broken(tally, &error, what);
                 }
             };
         }
         pause(2);
     }
-    close_and_compare(file, &path, &model, tally);
+    close_and_compare(stage, file, &path, &model, tally);
 }
 
 /// Closes the file and compares it. Returns `false` if it cannot be written: then that is a broken
 /// rule, and no byte is wrong.
 pub(super) fn close_and_compare<S: Scheme>(
+    stage: &Stage<'_, S>,
     file: File<S>,
     path: &Path,
     model: &[u8],
@@ -72,8 +82,10 @@ pub(super) fn close_and_compare<S: Scheme>(
 ) -> bool {
     let closed = file.close();
     match &closed {
-        Ok(()) => compare(path, model, tally),
-        Err(error) => tally.broken(|| format!("closing {} failed: {error}", path.display())),
+        Ok(()) => compare(stage, path, model, tally),
+        Err(error) => {
+            stage.broken(tally, error, || format!("closing {} failed", path.display()));
+        }
     }
     closed.is_ok()
 }
@@ -91,11 +103,11 @@ fn step<S: Scheme>(
     model: &mut Vec<u8>,
     tally: &Tally,
     random: &mut fastrand::Rng,
-) {
+) -> io::Result<()> {
     let offset = random.usize(..LONGEST);
     let offset = if random.bool() { offset } else { offset % (model.len() + 1) };
     let len = random.usize(..20_000).min(LONGEST - offset);
-    let done = match random.u8(..32) {
+    match random.u8(..32) {
         0 => file.set_len(offset as u64).map(|()| model.resize(offset, 0)),
         1 => match file.punch_hole(offset as u64, len as u64) {
             Ok(()) => {
@@ -143,21 +155,26 @@ fn step<S: Scheme>(
                 }
             })
         }
-    };
-    failed(done, tally);
+    }
 }
 
 /// Counts an error. It is accepted if everything is pinned; otherwise it is a broken rule.
-pub(super) fn failed(done: io::Result<()>, tally: &Tally) {
+pub(super) fn failed<S: Scheme>(stage: &Stage<'_, S>, done: io::Result<()>, tally: &Tally) {
     match done {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::OutOfMemory => tally.busy.add(1),
-        Err(error) => tally.broken(|| format!("an operation on an own file failed: {error}")),
+        Err(error) => {
+            stage.broken(tally, &error, || "an operation on an own file failed".to_owned());
+        }
     }
 }
 
 /// Checks that the file on disk has the contents that were written.
-pub(super) fn compare(path: &Path, model: &[u8], tally: &Tally) {
+pub(super) fn compare<S: Scheme>(stage: &Stage<'_, S>, path: &Path, model: &[u8], tally: &Tally) {
+    // How much of the last write was done is not known then.
+    if stage.problem.get().is_some() {
+        return;
+    }
     match fs::read(path) {
         Ok(bytes) if bytes == model => {}
         Ok(_) => {
@@ -165,6 +182,8 @@ pub(super) fn compare(path: &Path, model: &[u8], tally: &Tally) {
             tally.note(|| "a file on disk differs from what was written".to_owned());
         }
         // Not compared, and so not wrong.
-        Err(error) => tally.broken(|| format!("{} cannot be compared: {error}", path.display())),
+        Err(error) => {
+            stage.broken(tally, &error, || format!("{} cannot be compared", path.display()));
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `folio bench`: the shape of its output. The measured values depend on the machine.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::{folio, passed, refused};
 use serde_json::Value;
@@ -118,6 +119,46 @@ fn a_terabyte_is_brought_up_without_touching_a_mebibyte() {
 fn an_unknown_benchmark_is_refused_with_the_known_names() {
     let text = refused(&folio(["bench", "speed"]).output().unwrap());
     assert!(text.contains("word") && text.contains("all"), "{text}");
+}
+
+/// No thread has room for so large a stack. A thread that waits for another would wait for ever.
+#[test]
+fn a_measurement_without_threads_is_refused() {
+    for name in ["word", "noise", "isolation"] {
+        let mut run = folio(["bench", name, "--seconds", "1"]);
+        let output = run.env("RUST_MIN_STACK", (1_u64 << 46).to_string()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{name}: {text}");
+        assert!(text.contains("only 0 of ") && !text.contains("panicked"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_folder_that_takes_no_file_is_named_before_the_run() {
+    // No user can place a file there, root included.
+    let output = folio(["bench", "all", "--seconds", "3600", "--save", "/proc/self"]).output();
+    assert!(refused(&output.unwrap()).contains("/proc/self cannot be written"));
+}
+
+/// Both signals come while the benchmark fills a file of 1 GiB.
+#[test]
+fn a_second_signal_leaves_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_empty = || std::fs::read_dir(dir.path()).unwrap().next().is_none();
+    let mut command = folio(["bench", "disk", "--seconds", "1"]);
+    let command = command.env("TMPDIR", dir.path());
+    let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while is_empty() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for _ in 0..2 {
+        let id = run.id().to_string();
+        // It may have ended.
+        let _ = Command::new("kill").args(["-INT", &id]).stderr(Stdio::null()).status().unwrap();
+        std::thread::sleep(Duration::from_millis(350));
+    }
+    run.wait().unwrap();
+    assert!(is_empty());
 }
 
 #[test]

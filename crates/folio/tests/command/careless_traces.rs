@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -201,6 +201,10 @@ fn a_plot_never_replaces_a_trace() {
     let path = traces.write("t", "1\n2\n");
     let error = refused(&run([&path], &["--plot", path.to_str().unwrap()]));
     assert!(error.contains("the plot would replace the trace"), "{error}");
+    let stdin = fs::File::open(&path).unwrap();
+    let plot = ["--plot", path.to_str().unwrap()];
+    let error = refused(&command(["-"], &plot).stdin(stdin).output().unwrap());
+    assert!(error.contains("the plot would replace the trace -"), "{error}");
     assert_eq!(fs::read_to_string(path).unwrap(), "1\n2\n");
 }
 
@@ -219,6 +223,54 @@ fn a_full_disk_is_named() {
     let error = refused(&output);
     let folder = traces.0.path().to_str().unwrap();
     assert!(error.contains(folder) && error.contains("set TMPDIR"), "{error}");
+}
+
+/// Starts a run that reads the standard input, and sends it `text`. Returns its report after one
+/// signal.
+fn interrupted(file: &Path, text: &str) -> Value {
+    let mut run = command([file], &[]);
+    let run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut run = run.unwrap();
+    let mut pipe = run.stdin.take().unwrap();
+    pipe.write_all(text.as_bytes()).unwrap();
+    let (id, begin) = (run.id().to_string(), Instant::now());
+    // Until it handles signals, one ends it.
+    while !fs::read_to_string(format!("/proc/{id}/status")).unwrap().lines().any(catches_signals) {
+        thread::sleep(Duration::from_millis(5));
+        assert!(begin.elapsed() < Duration::from_mins(1), "it handles no signal");
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let asked = Instant::now();
+    while run.try_wait().unwrap().is_none() && asked.elapsed() < Duration::from_mins(1) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let _ = run.kill();
+    let report = passed(&run.wait_with_output().unwrap());
+    drop(pipe);
+    report
+}
+
+/// Returns `true` if a line of the status of a process says that it handles SIGTERM.
+fn catches_signals(line: &str) -> bool {
+    let caught =
+        line.strip_prefix("SigCgt:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & 1 << 14 != 0)
+}
+
+#[test]
+fn one_signal_ends_a_wait_for_a_trace() {
+    let traces = Traces::new();
+    let fifo = traces.0.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let stdin = Path::new("-");
+    for (file, text) in [(&*fifo, ""), (stdin, ""), (stdin, "*\n*\n")] {
+        let report = interrupted(file, text);
+        assert!(report["notes"].to_string().contains("stopped early"), "{report}");
+    }
+    // What came before is played.
+    let report = interrupted(stdin, "1\n2\n1\n");
+    assert_counts(&report["traces"][0], 3, 2);
 }
 
 /// As timeout(1) does it: two signals, which the process may see as two.

@@ -123,6 +123,16 @@ fn bad_options_are_refused() {
     assert!(error.contains("policy \"lru\" is unknown") && error.contains("hot-cold"), "{error}");
 }
 
+#[test]
+fn an_error_of_a_recording_names_the_recording() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let cache = folio_cache::Cache::builder().capacity(4 << 20).record_uses(full, 1);
+    let error = cache.build().map(drop).unwrap_err();
+    assert!(error.to_string().starts_with("the recording of uses cannot be"), "{error}");
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(folio_cache::raw_os_error(&error), Some(28));
+}
+
 /// A cache records its uses, and the command reads them back.
 #[test]
 fn what_a_cache_records_is_replayed() {
@@ -146,9 +156,15 @@ fn what_a_cache_records_is_replayed() {
     assert!((1000..1200).contains(&references), "{references}");
     let clock = ratio(&report, "clock", 512);
     assert!((clock - (1.0 - 100.0 / references as f64)).abs() < 1e-9, "{clock}");
-    // Cut short within a use.
+    // A full disk ended it within a use.
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+    let report = passed(&run(&path, &["--frames", "512"]));
+    assert_eq!(report["traces"][0]["references"], references - 1);
+    let note = report["notes"].to_string();
+    assert!(note.contains("the recording ended within a use"), "{note}");
+    // Or within its header.
+    fs::write(&path, &bytes[..17]).unwrap();
     let error = refused(&run(&path, &[]));
     assert!(error.contains("cut short"), "{error}");
 }

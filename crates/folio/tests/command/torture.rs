@@ -122,6 +122,21 @@ fn an_unwritable_plot_path_is_named_before_the_run() {
     assert!(refused(&output).contains("it is a directory"));
 }
 
+#[test]
+fn a_plot_never_replaces_a_file_that_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 2, 5000);
+    let (file, link) = (dir.path().join("file-1"), dir.path().join("link"));
+    symlink(&file, &link).unwrap();
+    let before = fs::read(&file).unwrap();
+    for plot in [&file, &link] {
+        let more = ["--plot", plot.to_str().unwrap()];
+        let text = refused(&torture(dir.path(), 1, &more).output().unwrap());
+        assert!(text.contains("file-1, which is read: give --plot another path"), "{text}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
 /// The report of the finished run is printed before the plot is written.
 #[test]
 fn the_report_is_printed_even_if_the_plot_fails() {
@@ -154,6 +169,40 @@ fn an_unusable_directory_is_refused_by_name() {
         let text = refused(&torture(dir, 1, &[]).output().unwrap());
         assert!(text.contains(reason), "'{reason}' is not in: {text}");
     }
+}
+
+#[test]
+fn an_error_that_cannot_be_printed_keeps_its_exit_status() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for arguments in [&["torture", "/nonexistent"][..], &["torture", "--threads", "0"]] {
+        let status = folio(arguments).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+/// No thread has room for so large a stack.
+#[test]
+fn a_thread_that_cannot_start_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 3, 5000);
+    let mut run = torture(dir.path(), 600, &[]);
+    let output = run.env("RUST_MIN_STACK", (1_u64 << 46).to_string()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{text}");
+    assert!(text.contains("only 0 of 13 threads could be started: give fewer"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+/// A cache reads no pseudo files: no user can read these through it.
+#[test]
+fn a_run_that_reads_nothing_does_not_pass() {
+    let pseudo = Path::new("/sys/kernel/mm/transparent_hugepage");
+    if fs::read_dir(pseudo).is_err() {
+        eprintln!("skipped: no {}", pseudo.display());
+        return;
+    }
+    let text = refused(&torture(pseudo, 1, &[]).output().unwrap());
+    assert!(text.contains("no file could be read: /sys/kernel/mm/"), "{text}");
 }
 
 #[test]
@@ -319,17 +368,26 @@ fn ctrl_c_ends_the_run_early_with_the_same_report() {
     assert!(number(&report, "/reads") > 0 && number(&report, "/leaked_frames") == 0, "{report:#}");
 }
 
-/// With too few descriptors the own files cannot be compared. No byte of them is wrong then.
+/// With too few descriptors the own files cannot be compared, and on a full disk they cannot be
+/// written: the largest size of a file stands for one. Neither is a fault of the cache.
 #[test]
-fn a_file_that_cannot_be_read_has_no_wrong_bytes() {
-    let dir = tempfile::tempdir().unwrap();
+fn an_environment_at_fault_is_named_and_nothing_is_left() {
+    let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fill(dir.path(), 3, 100_000);
-    let shell = "ulimit -n 24; exec \"$0\" torture --json --threads 2 --seconds 3 \"$1\"";
-    let output = Command::new("sh")
-        .args(["-c", shell, env!("CARGO_BIN_EXE_folio")])
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["wrong_bytes"], 0, "{report:#}");
+    for (limit, name) in [("-n 24", "`ulimit -n`"), ("-f 1", "`ulimit -f`")] {
+        let shell = format!(
+            "trap '' XFSZ; ulimit {limit}; exec \"$0\" torture --json --threads 2 --seconds 600 \"$1\""
+        );
+        let output = Command::new("sh")
+            .args(["-c", &shell, env!("CARGO_BIN_EXE_folio")])
+            .arg(dir.path())
+            .env("TMPDIR", scratch.path())
+            .output()
+            .unwrap();
+        let text = refused(&output);
+        assert!(text.contains("no fault of the cache was found"), "{limit}: {text}");
+        assert!(text.contains(name), "{limit}: {text}");
+        let left: Vec<_> = fs::read_dir(scratch.path()).unwrap().collect();
+        assert!(left.is_empty(), "{limit}: {left:?}");
+    }
 }
