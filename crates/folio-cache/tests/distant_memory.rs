@@ -55,7 +55,7 @@ fn a_distant_read_waits_for_local_fills() {
     let (distant, all) = open(&cache, Duration::from_millis(20));
     let has_memory = || cache.frames().zone().stats().free_frames > 0;
     // A file leaves some of the memory to others.
-    let files: Vec<_> = (0..8).map(|_| Gated::new(b"", |call, _| call == Call::Fill)).collect();
+    let files: Vec<_> = (0..40).map(|_| Gated::new(b"", |call, _| call == Call::Fill)).collect();
     thread::scope(|scope| {
         let mut opens = Vec::new();
         for (gated, arrivals) in files.iter().take_while(|_| has_memory()) {
