@@ -319,10 +319,13 @@ impl<F: Flushable> State<F> {
             return Ok(());
         }
         let waiting = flush.left.iter().filter(|id| !hung.contains(id)).count();
+        let hung = flush.left.len() - waiting;
+        let others = match waiting {
+            0 => String::new(),
+            _ => format!(", and {waiting} files wait for their threads"),
+        };
         let message = format!(
-            "requests of {} files have not ended for {PATIENCE:?}, and {waiting} files wait for \
-             their threads; all others are flushed",
-            flush.left.len() - waiting
+            "requests of {hung} files have not ended for {PATIENCE:?}{others}; the rest is flushed"
         );
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     }
