@@ -366,6 +366,7 @@ fn ctrl_c_ends_the_run_early_with_the_same_report() {
     );
     let report: Value = serde_json::from_str(&text).unwrap();
     assert!(number(&report, "/reads") > 0 && number(&report, "/leaked_frames") == 0, "{report:#}");
+    assert!(report["notes"].to_string().contains("stopped early"), "{report:#}");
 }
 
 /// With too few descriptors the own files cannot be compared, and on a full disk they cannot be
