@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
+use clap::builder::{
+    PossibleValue, PossibleValuesParser, RangedI64ValueParser, RangedU64ValueParser,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use folio_bench::BENCHMARKS;
 use folio_bench::replay::Format;
@@ -51,7 +53,7 @@ pub(crate) struct Policy {
     pub(crate) format: Option<TraceFormat>,
     /// Sizes in frames of 4 KiB, such as 1024,5120: multiples of 512; default: all pages of the
     /// trace, a half, a quarter, and so on, as far as they fit in free memory
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_parser = frames)]
     pub(crate) frames: Vec<u64>,
     /// Policies, such as hot-cold,belady; default: all
     #[arg(long = "policy", value_delimiter = ',', value_name = "NAME")]
@@ -98,16 +100,18 @@ pub(crate) struct Torture {
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Duration in seconds
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true,
+        value_parser = RangedI64ValueParser::<u64>::new().range(1..=86_400))]
     pub(crate) seconds: u64,
     /// Number of reader threads; default: one per CPU
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Capacity of the cache, such as 64M; default: a quarter of the data, at least 4M
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) memory: Option<Size>,
     /// Seed of all random choices; default: a random seed, which is printed
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Encoding of the reference counts
     #[arg(long, value_enum, default_value_t)]
@@ -126,7 +130,8 @@ pub(crate) struct Bench {
     #[arg(value_parser = benchmarks())]
     pub(crate) benchmark: String,
     /// Duration in seconds; default: 10, or 120 for all
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, allow_negative_numbers = true,
+        value_parser = RangedI64ValueParser::<u64>::new().range(1..=3600))]
     pub(crate) seconds: Option<u64>,
     /// Print one JSON object instead of tables
     #[arg(long)]
@@ -139,21 +144,32 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "DIR")]
     pub(crate) save: Option<PathBuf>,
     /// Latency of the simulated store of remote in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 100,
+    #[arg(long, value_name = "MS", default_value_t = 100, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub(crate) latency_ms: u64,
     /// Bandwidth of the simulated store of remote in MiB per second; 0: no limit
-    #[arg(long, value_name = "MIB", default_value_t = 0,
+    #[arg(long, value_name = "MIB", default_value_t = 0, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(..=1 << 20))]
     pub(crate) bandwidth_mib: u64,
     /// Time of the simulated store of remote for each request in microseconds
-    #[arg(long, value_name = "US", default_value_t = 0,
+    #[arg(long, value_name = "US", default_value_t = 0, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(..=60_000_000))]
     pub(crate) request_us: u64,
     /// Number of short ranges that remote holds
     #[arg(long, value_name = "N", default_value_t = folio_bench::Ask::HELD,
+        allow_negative_numbers = true,
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub(crate) held: usize,
+}
+
+/// Returns a number of frames.
+///
+/// # Errors
+///
+/// Says what is allowed.
+fn frames(text: &str) -> Result<u64, String> {
+    let frames = text.parse().ok().filter(|&frames: &u64| frames > 0);
+    frames.ok_or_else(|| format!("{text} is not a number of frames: give multiples of 512"))
 }
 
 /// Returns the allowed names: each benchmark of `folio_bench::BENCHMARKS`, and "all".

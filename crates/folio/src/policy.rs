@@ -227,6 +227,13 @@ fn notes(name: &str, trace: &Spool) -> Vec<String> {
     if !trace.is_whole() {
         notes.push(format!("{name}: stopped early: only the first references were read"));
     }
+    if trace.is_doubtful() {
+        notes.push(format!(
+            "{name}: without a header, column {} was taken for the pages, and it has no number: \
+             name the column with the pages in a first line if it is another one",
+            trace.column().unwrap_or_default()
+        ));
+    }
     if trace.is_cut() {
         notes.push(format!(
             "{name}: the recording ended within a use, as on a full disk: that use is left out"

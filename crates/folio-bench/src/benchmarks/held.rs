@@ -53,7 +53,8 @@ pub(super) fn measure(
             .rows
             .extend(row.map(|row| Row { unit: Some(Unit::Less("resident/accounted")), ..row }));
     };
-    open(report, "folio", opened_in_folio(&mut kept, &store, objects)?);
+    let Some(bytes) = opened_in_folio(&mut kept, &store, objects, stop)? else { return Ok(()) };
+    open(report, "folio", bytes);
     #[cfg(feature = "baselines")]
     for (name, bytes) in baselines::opened(&mut kept, objects)? {
         open(report, name, bytes);
@@ -64,10 +65,15 @@ pub(super) fn measure(
     let capacity = held * PAGE as usize * 2;
     // Its answers are slices: the buffers of an answer are none of the cache's memory, and the
     // heap of each thread would keep some.
-    let row = retained_by_folio(&mut kept, &Arc::new(source.near(false)), capacity, held)?;
+    let far = Arc::new(source.near(false));
+    let row = retained_by_folio(&mut kept, &far, capacity, held, stop)?;
+    // Of fewer handles the row would say something else.
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     retain(report, row);
     #[cfg(feature = "baselines")]
-    for row in baselines::retained(&mut kept, &store, capacity, held)? {
+    for row in baselines::retained(&mut kept, &store, capacity, held, stop)? {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -78,15 +84,20 @@ pub(super) fn measure(
 
 /// Reads fetches, and takes one of [`ONE_OF`] pages of each. A cache of pages is asked for the
 /// page, once the handle of the fetch is dropped. Of a cache of ranges (`is_slice`) it is a slice
-/// of the fetch. Returns the handles.
-fn take(reader: &dyn Reader, held: usize, is_slice: bool) -> io::Result<Vec<Bytes>> {
+/// of the fetch. Returns the handles: fewer than `held` once `stop` is set.
+fn take(
+    reader: &dyn Reader,
+    held: usize,
+    is_slice: bool,
+    stop: &AtomicBool,
+) -> io::Result<Vec<Bytes>> {
     let mut handles = Vec::with_capacity(held);
     let mut random = fastrand::Rng::with_seed(5);
     for fetch in (0..).step_by(FETCH as usize) {
         let whole = wait(reader.read_one(fetch..fetch + FETCH, By::Range))?;
         let whole = is_slice.then_some(whole);
         for group in (0..FETCH / PAGE).step_by(ONE_OF as usize) {
-            if handles.len() == held {
+            if handles.len() == held || stop.load(Ordering::Relaxed) {
                 return Ok(handles);
             }
             let at = (group + random.u64(..ONE_OF)) * PAGE;
@@ -106,10 +117,11 @@ fn retained_by_folio(
     store: &Arc<Store>,
     capacity: usize,
     held: usize,
+    stop: &AtomicBool,
 ) -> io::Result<Option<Row>> {
     let before = resident()?;
     let folio = Folio::new(capacity, store, u64::MAX >> 2)?;
-    let handles = take(&folio, held, false)?;
+    let handles = take(&folio, held, false, stop)?;
     let resident = resident()?.saturating_sub(before);
     // A page of the cache begins at a page; a copy on the heap of the process seldom does.
     let places: HashSet<usize> = handles.iter().map(|bytes| bytes.as_ptr().addr()).collect();
@@ -120,8 +132,14 @@ fn retained_by_folio(
     Ok(row.map(|row| Row { more, ..row }))
 }
 
-/// Returns the bytes of an open object with one page, beside its page and its backing.
-fn opened_in_folio(kept: &mut Kept, store: &Arc<Store>, objects: usize) -> io::Result<f64> {
+/// Returns the bytes of an open object with one page, beside its page and its backing. Returns
+/// `None` if it was stopped.
+fn opened_in_folio(
+    kept: &mut Kept,
+    store: &Arc<Store>,
+    objects: usize,
+    stop: &AtomicBool,
+) -> io::Result<Option<f64>> {
     let backings: Vec<Arc<dyn AsyncBacking>> = (0..objects)
         .map(|number| Object::new(store, number as u64, PAGE) as Arc<dyn AsyncBacking>)
         .collect();
@@ -130,18 +148,21 @@ fn opened_in_folio(kept: &mut Kept, store: &Arc<Store>, objects: usize) -> io::R
     files.resize_with(objects, || None);
     let before = resident()?;
     for (file, backing) in files.iter_mut().zip(backings) {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let opened = cache.open_async(backing)?;
         opened.read_at(&mut [0; 8], 0)?;
         *file = Some(opened);
     }
     let bytes = resident()?.saturating_sub(before) as f64 / objects as f64 - PAGE as f64;
     kept.push(Box::new((cache, files)));
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 #[cfg(feature = "baselines")]
 mod baselines {
-    use super::{Arc, Kept, PAGE, RETAIN, Row, Store, io, resident, take};
+    use super::{Arc, AtomicBool, Kept, PAGE, RETAIN, Row, Store, io, resident, take};
     use crate::support::range_caches::{RangeCache, Ranges, foyer, moka};
     use folio_cache::Bytes;
 
@@ -151,9 +172,12 @@ mod baselines {
         store: &Arc<Store>,
         capacity: usize,
         held: usize,
+        stop: &AtomicBool,
     ) -> io::Result<Vec<Row>> {
-        let of_foyer = row(kept, store, "foyer", || foyer(capacity), capacity, held)?;
-        let of_moka = row(kept, store, "moka", || moka(capacity), capacity, held)?;
+        let foyer = || foyer(capacity);
+        let of_foyer = row(kept, store, "foyer", foyer, (capacity, held), stop)?;
+        let moka = || moka(capacity);
+        let of_moka = row(kept, store, "moka", moka, (capacity, held), stop)?;
         Ok([of_foyer, of_moka].into_iter().flatten().collect())
     }
 
@@ -162,12 +186,12 @@ mod baselines {
         store: &Arc<Store>,
         name: &'static str,
         make: impl FnOnce() -> C,
-        capacity: usize,
-        held: usize,
+        (capacity, held): (usize, usize),
+        stop: &AtomicBool,
     ) -> io::Result<Option<Row>> {
         let before = resident()?;
         let reader = Ranges { name, store: Arc::clone(store), cache: make() };
-        let handles = take(&reader, held, true)?;
+        let handles = take(&reader, held, true, stop)?;
         let resident = resident()?.saturating_sub(before);
         let more = vec![("held", handles.len() as f64)];
         let row = Row::of(name, RETAIN, &[resident as f64 / capacity as f64]);
@@ -195,5 +219,21 @@ mod baselines {
         let bytes = resident()?.saturating_sub(before) as f64 / objects as f64 - PAGE as f64;
         kept.push(Box::new(cache));
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_ends_the_taking_of_handles() {
+        let store = Arc::new(Store::new(Distance::NONE).near(true));
+        let folio = Folio::new(16 << 20, &store, u64::MAX >> 2).unwrap();
+        let taken = |stop| take(&folio, 100, false, &AtomicBool::new(stop)).unwrap().len();
+        assert_eq!((taken(false), taken(true)), (100, 0));
+        let opened =
+            |stop| opened_in_folio(&mut Kept::new(), &store, 300, &AtomicBool::new(stop)).unwrap();
+        assert!(opened(false).is_some() && opened(true).is_none());
     }
 }

@@ -374,6 +374,10 @@ pub(super) fn report(ask: &mut Ask<'_>, amounts: Amounts) -> io::Result<Report> 
     }
     // First: they measure the memory of the process.
     held::measure(&mut report, amounts.held, amounts.open, ask.stop)?;
+    if ask.stop.load(Ordering::Relaxed) {
+        report.notes.push("stopped early: before the first round".to_owned());
+        return Ok(report);
+    }
     let held = std::mem::take(&mut report.rows);
     (ask.progress)(0.1);
     let setup = Setup::new(ask.distance, amounts)?;

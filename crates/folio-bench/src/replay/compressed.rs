@@ -1,10 +1,10 @@
 //! Files as a stream of bytes, whether compressed or not.
 
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
 
@@ -23,6 +23,76 @@ const WORD: usize = 4;
 /// Returns `true` if bytes begin a frame of zstd that has no data, such as `pzstd` writes.
 fn is_skipped(begins: &[u8]) -> bool {
     matches!(begins, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// The members of a gzip file, one after the other. Zeros may follow, as on a tape.
+enum Members<R: BufRead> {
+    Between(R),
+    Within(Box<GzDecoder<Chain<Cursor<Vec<u8>>, R>>>),
+    End,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            *self = match std::mem::replace(self, Self::End) {
+                Self::End => return Ok(0),
+                Self::Between(mut rest) => {
+                    let begins = begins_of(&mut rest, GZIP.len())?;
+                    match &begins[..] {
+                        [] => return Ok(0),
+                        GZIP => {
+                            Self::Within(Box::new(GzDecoder::new(Cursor::new(begins).chain(rest))))
+                        }
+                        [0, ..] => return zeros(&begins, &mut rest).map(|()| 0),
+                        begins => return Err(behind("gzip", begins, &[GZIP])),
+                    }
+                }
+                Self::Within(mut member) => {
+                    let read = member.read(buf)?;
+                    if read > 0 || buf.is_empty() {
+                        *self = Self::Within(member);
+                        return Ok(read);
+                    }
+                    Self::Between(member.into_inner().into_inner().1)
+                }
+            }
+        }
+    }
+}
+
+/// Reads the next bytes, at most `count`: fewer at the end.
+fn begins_of(from: &mut impl Read, count: usize) -> io::Result<Vec<u8>> {
+    let mut begins = Vec::new();
+    from.take(count as u64).read_to_end(&mut begins)?;
+    Ok(begins)
+}
+
+/// Reads to the end. All must be zeros.
+fn zeros(begins: &[u8], rest: &mut impl BufRead) -> io::Result<()> {
+    let mut bytes = begins.to_vec();
+    loop {
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Err(behind("gzip", &bytes, &[]));
+        }
+        let more = rest.fill_buf()?;
+        if more.is_empty() {
+            return Ok(());
+        }
+        bytes = more.to_vec();
+        let len = bytes.len();
+        rest.consume(len);
+    }
+}
+
+/// Returns the error for bytes behind an archive that begin none of `magics`. They may be the
+/// beginning of one.
+fn behind(name: &str, begins: &[u8], magics: &[&[u8]]) -> io::Error {
+    if magics.iter().any(|magic| magic.starts_with(begins)) {
+        return ErrorKind::UnexpectedEof.into();
+    }
+    let what = format!("{name}: other bytes follow behind the end of the packed data");
+    io::Error::new(ErrorKind::InvalidData, what)
 }
 
 /// The frames of a zstd file, one after the other.
@@ -45,11 +115,18 @@ impl<R: BufRead> Read for Frames<R> {
             self.state = match std::mem::replace(&mut self.state, State::End) {
                 State::End => return Ok(0),
                 State::Between(mut rest) => {
-                    if rest.fill_buf()?.is_empty() {
+                    let begins = begins_of(&mut rest, WORD)?;
+                    if begins.is_empty() {
                         return Ok(0);
                     }
-                    let mut magic = [0; WORD];
-                    rest.read_exact(&mut magic)?;
+                    let magic = begins.first_chunk::<WORD>().copied();
+                    let is_frame = begins == ZSTD || is_skipped(&begins);
+                    let Some(magic) = magic.filter(|_| is_frame) else {
+                        let skipped = [begins[0], 0x2a, 0x4d, 0x18];
+                        let magics: [&[u8]; 2] = [ZSTD, &skipped];
+                        let magics = if is_skipped(&skipped) { &magics[..] } else { &magics[..1] };
+                        return Err(behind("zstd", &begins, magics));
+                    };
                     if is_skipped(&magic) {
                         skip(&mut rest)?;
                         State::Between(rest)
@@ -99,7 +176,7 @@ pub(super) fn open(path: &Path, stop: &'static AtomicBool) -> io::Result<Box<dyn
     let mut file = BufReader::with_capacity(BUFFER, Stoppable::open(path, stop)?);
     let begins = file.fill_buf()?;
     if begins.starts_with(GZIP) {
-        return Ok(buffered(MultiGzDecoder::new(file)));
+        return Ok(buffered(Members::Between(file)));
     }
     if begins.starts_with(ZSTD) || is_skipped(begins) {
         return Ok(buffered(Frames { state: State::Between(file) }));
@@ -180,6 +257,23 @@ mod tests {
             for end in 7..bytes.len() {
                 assert!(read(&bytes[..end]).is_err(), "{name}: {end} of {} bytes", bytes.len());
             }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_an_archive_are_refused_and_zeros_behind_gzip_are_not() {
+        let [(_, gzip), (_, zstd), _] = packed();
+        for zeros in [1, 2, 511, 1 << 19] {
+            assert_eq!(read(&[&gzip[..], &vec![0; zeros]].concat()).unwrap(), TEXT, "{zeros}");
+        }
+        for archive in [&gzip, &zstd] {
+            for rest in [&b"x"[..], b"xy", b"more than a word", b"\0\0\0x"] {
+                let error = read(&[archive, rest].concat()).unwrap_err();
+                assert!(error.to_string().contains("other bytes follow"), "{rest:?}: {error}");
+            }
+            // The beginning of a second one.
+            let error = read(&[&archive[..], &archive[..1]].concat()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
         }
     }
 

@@ -68,6 +68,13 @@ pub(super) fn is_text(begins: &[u8]) -> bool {
     begins.iter().all(is_text) && std::str::from_utf8(trimmed(begins)).is_ok()
 }
 
+/// Returns `true` if a text that begins so has no references: its lines are empty, or `*`.
+pub(super) fn is_empty(begins: &[u8]) -> bool {
+    let begins = begins.strip_prefix(MARK).unwrap_or(begins);
+    let mut lines = begins.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.all(|line| line.is_empty() || line == b"*")
+}
+
 /// Returns what a file of no known format may be, and what to do with it.
 pub(super) fn guess(begins: &[u8]) -> String {
     let archives: [(usize, &[u8], &str); 7] = [

@@ -38,6 +38,8 @@ pub struct References {
     one_in: u32,
     /// A recording ended within a record.
     is_cut: bool,
+    /// A page of the column was a number.
+    has_number: bool,
 }
 
 impl std::fmt::Debug for References {
@@ -102,6 +104,9 @@ impl References {
             return Err(wrong("the trace is text, and no records of oracle-general"));
         }
         let format = format.or_else(|| Format::of(&begins)).ok_or_else(|| {
+            if format::is_empty(&begins) {
+                return wrong("the trace has no references");
+            }
             let names = Format::ALL.map(Format::name).join(", ");
             let guess = format::guess(&begins);
             wrong(&format!("the format is unknown: it is none of {names}; {guess}"))
@@ -122,6 +127,7 @@ impl References {
             left: (0, 0),
             one_in,
             is_cut: false,
+            has_number: false,
         })
     }
 
@@ -139,6 +145,12 @@ impl References {
     /// which something was read.
     pub fn column(&self) -> Option<String> {
         self.columns.as_ref().map(Columns::name)
+    }
+
+    /// Returns `true` if the column was chosen without a header, and no page of it so far was a
+    /// number.
+    pub fn is_doubtful(&self) -> bool {
+        self.columns.as_ref().is_some_and(|columns| columns.header.is_none()) && !self.has_number
     }
 
     /// Returns the number of requests so far that were for no page, and gave no reference.
@@ -304,6 +316,7 @@ impl References {
         };
         let start = file.map_or(Ok(0), |at| field(at).map(start_of_file))?;
         let page = field(page)?;
+        let has_number = number(page).is_some();
         let (mut first, mut count) = (number_or_hash(page), 1);
         if is_offset {
             let offset = self.number(page, "an offset")?;
@@ -312,6 +325,7 @@ impl References {
             count =
                 if bytes == 0 { 0 } else { (offset % PAGE).saturating_add(bytes).div_ceil(PAGE) };
         }
+        self.has_number |= has_number;
         let (first, count) = self.pages(first, count)?;
         match file {
             None => Ok((first, count)),

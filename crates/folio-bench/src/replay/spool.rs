@@ -25,6 +25,7 @@ pub struct Spool {
     one_in: u32,
     is_whole: bool,
     is_cut: bool,
+    is_doubtful: bool,
     column: Option<String>,
     empty: u64,
 }
@@ -52,7 +53,7 @@ impl Spool {
         }
         spool.one_in = one_in;
         (spool.column, spool.empty) = (references.column(), references.empty_requests());
-        spool.is_cut = references.is_cut();
+        (spool.is_cut, spool.is_doubtful) = (references.is_cut(), references.is_doubtful());
         Ok(spool)
     }
 
@@ -80,8 +81,19 @@ impl Spool {
         }
         let pages = out.into_inner().map_err(|error| in_folder(error.into_error()))?;
         let distinct = u32::try_from(numbers.len()).map_err(|_| too_many())?;
-        let (one_in, column, empty, is_cut) = (1, None, 0, false);
-        Ok(Self { pages, next: None, len, distinct, one_in, is_whole, is_cut, column, empty })
+        let (one_in, column, empty, is_cut, is_doubtful) = (1, None, 0, false, false);
+        Ok(Self {
+            pages,
+            next: None,
+            len,
+            distinct,
+            one_in,
+            is_whole,
+            is_cut,
+            is_doubtful,
+            column,
+            empty,
+        })
     }
 
     /// Returns the number of references.
@@ -113,6 +125,11 @@ impl Spool {
     /// Returns the column of a CSV file that the pages are from: its name, or its number from 1.
     pub fn column(&self) -> Option<&str> {
         self.column.as_deref()
+    }
+
+    /// Returns `true` if the column was chosen without a header, and no page of it is a number.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_doubtful
     }
 
     /// Returns the number of requests for no page. They are not among the references.

@@ -189,6 +189,9 @@ fn torture<S: Scheme>(plan: &Plan, stop: &'static AtomicBool) -> Result<Report> 
         }
         Ok(())
     })?;
+    if stop.load(Ordering::Relaxed) {
+        report.stopped();
+    }
     report.end(&tallies, &cache);
     audit(stage, &mut report, names.len())?;
     Ok(report)

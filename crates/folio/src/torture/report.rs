@@ -36,7 +36,9 @@ pub(crate) struct Report {
     rates: usize,
     pub(crate) leaked_frames: u64,
     broken: Vec<String>,
-    note: Option<String>,
+    /// About the whole run.
+    about: Vec<String>,
+    is_stopped: bool,
     peak_rss_bytes: u64,
 }
 
@@ -54,7 +56,8 @@ impl Report {
             rates: usize::MAX,
             leaked_frames: 0,
             broken: Vec::new(),
-            note: None,
+            about: Vec::new(),
+            is_stopped: false,
             peak_rss_bytes: 0,
         }
     }
@@ -65,7 +68,13 @@ impl Report {
 
     /// Adds a note about the whole run.
     pub(crate) fn note(&mut self, what: String) {
-        self.note = Some(what);
+        self.about.push(what);
+    }
+
+    /// Notes that the run was interrupted.
+    pub(crate) fn stopped(&mut self) {
+        self.is_stopped = true;
+        self.note("stopped early: the run was interrupted".to_owned());
     }
 
     pub(crate) fn sample<S: Scheme>(&mut self, tallies: &[Tally], cache: &Cache<S>) {
@@ -136,7 +145,7 @@ impl Report {
     }
 
     fn notes(&self) -> Vec<&String> {
-        let notes = self.note.iter().chain(&self.last().totals.notes);
+        let notes = self.about.iter().chain(&self.last().totals.notes);
         notes.chain(&self.broken).take(NOTES).collect()
     }
 
@@ -246,9 +255,12 @@ impl Report {
         row("leaked frames", self.leaked_frames.to_string());
         let mut lines = vec![table.to_string()];
         lines.extend(self.notes().into_iter().map(|note| format!("  {note}")));
-        lines.push(
-            if self.has_passed() { "passed: every byte matched" } else { "FAILED" }.to_owned(),
-        );
+        let end = match (self.has_passed(), self.is_stopped) {
+            (true, false) => "passed: every byte matched",
+            (true, true) => "stopped early: every byte matched until then",
+            (false, _) => "FAILED",
+        };
+        lines.push(end.to_owned());
         lines.join("\n")
     }
 }
@@ -299,7 +311,8 @@ mod tests {
             rates: usize::MAX,
             leaked_frames: 0,
             broken: Vec::new(),
-            note: None,
+            about: Vec::new(),
+            is_stopped: false,
             peak_rss_bytes: 0,
         };
         report.end(&[], &Cache::<Generational>::new(4 << 20).unwrap());

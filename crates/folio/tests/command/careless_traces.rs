@@ -77,7 +77,11 @@ fn a_csv_file_names_its_column_or_is_refused() {
     let no_name = "names no column with pages";
     traces.refused("header", "time,op,address\n1,R,5\n2,W,6\n", &[], no_name);
     traces.refused("comment", "# a, b\n1,5\n", &[], no_name);
-    let text = traces.played("text", "1,foo\n2,bar\n3,foo\n", &[]);
+    let report = passed(&run([traces.write("text", "1,foo\n2,bar\n3,foo\n")], &[]));
+    let (text, note) = (report["traces"][0].clone(), report["notes"].to_string());
+    assert!(note.contains("column 2 was taken for the pages, and it has no number"), "{note}");
+    let report = passed(&run([traces.write("mixed", "1,foo\n2,7\n")], &[]));
+    assert_eq!(report["notes"].as_array().unwrap().len(), 0, "{report}");
     assert_counts(&text, 3, 2);
     assert_eq!(text["column"], "2");
     let quoted = "path,offset,length\n\"a,b\",0,4096\n\"a,c\",0,4096\n\"a,b\",5,8\n";
@@ -112,6 +116,9 @@ fn unknown_formats_say_what_they_may_be() {
     traces.refused("t.tar", [&[0; 257][..], b"ustar"].concat(), &[], "packed by tar");
     traces.refused("wide", b"1\0\n\x002\0\n\0", &[], "it may be text in UTF-16");
     traces.refused("tabs", "1\t5\n", &[], "it begins with the line \"1\\t5\"");
+    for text in ["\n", "*\n*\n", "\n \r\n\n", "\u{feff}\n"] {
+        traces.refused("none", text, &[], "the trace has no references");
+    }
     let forced = ["--format", "oracle-general"];
     traces.refused("text", "1,2\n3,4\n5,6\n7,8\n9,0\n1,2\n", &forced, "the trace is text");
 }

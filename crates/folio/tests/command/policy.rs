@@ -119,6 +119,11 @@ fn bad_options_are_refused() {
     let path = trace(dir.path(), "t", "1\n2\n");
     let error = refused(&run(&path, &["--frames", "513"]));
     assert!(error.contains("frame count 513 is not a multiple of 512 (2 MiB)"), "{error}");
+    for frames in ["-5", "0", "many"] {
+        let error = refused(&run(&path, &["--frames", frames]));
+        let wanted = format!("{frames} is not a number of frames: give multiples of 512");
+        assert!(error.contains(&wanted), "{error}");
+    }
     let error = refused(&run(&path, &["--policy", "lru"]));
     assert!(error.contains("policy \"lru\" is unknown") && error.contains("hot-cold"), "{error}");
 }

@@ -211,13 +211,15 @@ fn a_wrong_option_is_refused_with_the_allowed_values() {
     fill(dir.path(), 1, 5000);
     for (option, value, reason) in [
         ("--memory", "12Q", "'12Q' is not a size"),
-        ("--memory", "-5", "-5"),
+        ("--memory", "-5", "'-5' is not a size"),
         ("--memory", "many", "'many' is not a size"),
         ("--memory", "900000G", "900000.00 GiB"),
         ("--memory", "99999999T", "exceeds the maximum of 10^18 bytes"),
         ("--threads", "0", "0 is not in 1..=1024"),
         ("--threads", "5000", "5000 is not in 1..=1024"),
         ("--seconds", "0", "0 is not in 1..=86400"),
+        ("--seconds", "-1", "-1 is not in 1..=86400"),
+        ("--threads", "-1", "-1 is not in 1..=1024"),
         ("--scheme", "best", "possible values: zero-frozen, guess-one"),
         ("--seed", "x", "invalid value 'x'"),
     ] {
@@ -366,6 +368,7 @@ fn ctrl_c_ends_the_run_early_with_the_same_report() {
     );
     let report: Value = serde_json::from_str(&text).unwrap();
     assert!(number(&report, "/reads") > 0 && number(&report, "/leaked_frames") == 0, "{report:#}");
+    assert!(report["notes"].to_string().contains("stopped early"), "{report:#}");
 }
 
 /// With too few descriptors the own files cannot be compared, and on a full disk they cannot be
