@@ -149,7 +149,8 @@ mod tests {
         }
     }
 
-    /// A socket whose other end is closed can be read for ever: poll(2) has the event and `POLLHUP`.
+    /// A socket can be read for ever once its other end is closed: poll(2) has the event and
+    /// `POLLHUP`.
     #[test]
     fn a_source_that_is_gone_signals_no_more() {
         let (own, mut other) = UnixStream::pair().unwrap();
