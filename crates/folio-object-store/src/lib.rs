@@ -73,6 +73,11 @@
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
 //!   its pages.
+//! - The store may have few connections, as `LimitStore` has permits: each stays with an answer
+//!   until that is read or dropped. No get keeps an answer that is not read while it waits for
+//!   another request. First answers are read at once, into memory of at most a quarter of the
+//!   cache's capacity. Beyond that their bytes are requested again. A stream keeps one answer
+//!   between its pieces.
 //! - Short reads at the end of an object are footers: they are sent before others
 //!   ([`Priority::High`]).
 //! - `GetOptions::extensions` may hold an [`Advice`] and a [`Priority`]. They go to the store too

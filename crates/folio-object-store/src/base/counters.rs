@@ -20,8 +20,8 @@ pub struct StoreStats {
     pub bytes_hit: u64,
     /// Bytes that the store sent, those past the cache among them.
     pub bytes_fetched: u64,
-    /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, or without
-    /// memory.
+    /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, without
+    /// memory, or of a stream beside another request for the same pages.
     pub bytes_passed: u64,
     /// Objects that were found changed by others.
     pub changed: u64,

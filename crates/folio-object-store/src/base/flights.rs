@@ -54,6 +54,11 @@ impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
 }
 
 impl<K: Eq + Hash, T: Send + 'static> Seat<'_, K, T> {
+    /// Returns `true` if the request was begun for this reader.
+    pub(crate) fn begins(&self) -> bool {
+        self.begins
+    }
+
     /// Lets no further reader join the request.
     fn close(&self, flight: &Arc<Flight<Option<T>>>) {
         let mut flights = self.flights.0.lock();

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use folio_cache::{Cache, Key};
 
 use super::Core;
-use super::answers::Kept;
+use super::answers::{Kept, KeptPiece};
 use super::object::Object;
 use super::os::{Attributes, ObjectMeta};
 use super::source::identity_of;
@@ -65,8 +65,10 @@ pub(super) struct Found {
     pub(super) entry: Arc<Entry>,
     /// The rule of consistency asks for a validation first, or beside the read.
     pub(super) stale: bool,
-    /// The answers that have come already. Dropped at the end of the get.
-    pub(super) _answers: Option<Kept>,
+    /// The answer that a stream begins with. Its bytes are not read yet.
+    pub(super) answer: Option<Kept>,
+    /// The bytes that have come already. Dropped at the end of the get.
+    pub(super) _pieces: Vec<KeptPiece>,
 }
 
 impl Entry {

@@ -18,7 +18,7 @@ use super::{get_result, object_store as os};
 use std::fmt;
 use std::sync::Arc;
 
-use folio_cache::{Cache, Preferences};
+use folio_cache::{Cache, Key, Preferences};
 
 use crate::base::counters::{Counters, is_below};
 use crate::base::epochs::Epochs;
@@ -27,12 +27,18 @@ use crate::base::key::{self, StoreId, unique};
 use crate::base::redact::redact;
 use crate::base::table::{Name, Table};
 use crate::{Consistency, Options, StoreStats};
+use answers::{Answers, KeptPiece};
 use entry::{Entry, Found};
+use error::Trouble;
 use os::{ObjectMeta, ObjectStore, Result, path::Path};
 use source::{Source, identity_of, modified_of};
 
 /// The smallest and the largest default of [`Options::request_bytes`].
 const REQUEST_BYTES: (u64, u64) = (1 << 20, 64 << 20);
+
+/// The share of the cache's capacity that the first answers of objects may have beside it: one part
+/// in so many.
+const FIRST_SHARE: u64 = 4;
 
 /// An object store with its objects cached in a [`Cache`]. A clone is another handle on the same
 /// store.
@@ -53,6 +59,7 @@ struct Core {
     once_above: u64,
     table: Table<Entry>,
     flights: Flights<Name, Result<Found>>,
+    pieces: Flights<(Key, u64), Result<KeptPiece, Trouble>>,
     validations: Flights<Name, Result<Arc<Entry>>>,
     epochs: Epochs,
 }
@@ -75,14 +82,16 @@ impl CachedStore {
             .gap_bytes(options.gap_bytes)
             .in_flight(options.in_flight);
         let counters = Counters::new(&options.prefixes);
+        let answers = Answers::new(capacity / FIRST_SHARE);
         let core = Core {
-            source: Arc::new(Source::new(store, counters, preferences)),
+            source: Arc::new(Source::new(store, counters, preferences, answers)),
             cache: cache.clone(),
             id: StoreId { name: options.id, number: unique() },
             consistency: options.consistency,
             once_above: options.once_above.unwrap_or(capacity / 8),
             table: Table::new(options.metadata_entries, options.metadata_bytes),
             flights: Flights::new(),
+            pieces: Flights::new(),
             validations: Flights::new(),
             epochs: Epochs::new(),
         };

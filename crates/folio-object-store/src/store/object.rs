@@ -74,13 +74,8 @@ impl Object {
         buffer: &mut FillBuffer<'_>,
     ) -> Result<(), Refusal> {
         let mut at = range.start;
-        while at < range.end
-            && let Some(mut answer) = self.source.answers.take(&self.key, at)
-        {
-            let fetched = |bytes| self.count_fetched(bytes);
-            let copied = answer.copy(at, range.end, buffer, fetched).await;
-            let copied = copied.map_err(Refusal::Store)?;
-            self.source.answers.put_back(&self.key, answer);
+        while at < range.end {
+            let copied = self.source.answers.copy(&self.key, at, range.end, buffer);
             if copied == 0 {
                 break;
             }
@@ -131,7 +126,7 @@ impl Object {
         Ok(bytes)
     }
 
-    fn count_fetched(&self, bytes: u64) {
+    pub(super) fn count_fetched(&self, bytes: u64) {
         self.source.counters.count(self.place, Event::BytesFetched, bytes);
     }
 }

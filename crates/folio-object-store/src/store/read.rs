@@ -26,7 +26,7 @@ use crate::base::counters::Event;
 const ATTEMPTS: usize = 5;
 
 /// Ranges up to this length are read before the get returns, so that they are one piece.
-const ONE_PIECE: u64 = 8 << 20;
+pub(super) const ONE_PIECE: u64 = 8 << 20;
 
 /// Whole objects up to this length too.
 const ONE_OBJECT: u64 = 1 << 20;
@@ -72,6 +72,7 @@ impl Core {
                 match options.check_preconditions(&found.entry.meta) {
                     Err(Error::Precondition { .. }) if found.entry.validated() <= begin => {
                         // The caller may know a newer version than the cache.
+                        found.answer = None;
                         found.entry = self.validate(&found.entry).await?;
                         options.check_preconditions(&found.entry.meta)?;
                     }
@@ -81,6 +82,7 @@ impl Core {
             let range = range_of(&options, found.entry.meta.size);
             let Some(range) = range.filter(|range| options.head || range.end <= CACHED) else {
                 // A range that is not there is the store's to refuse.
+                drop(found); // and with it an answer that is not read
                 return self.pass(path, options).await;
             };
             if options.head {
@@ -104,6 +106,7 @@ impl Core {
                 Err(Trouble::Store(error)) => return Err(error),
                 Err(Trouble::Cache(error)) => {
                     tracing::debug!(%error, "a get goes past the cache");
+                    drop(found);
                     return self.pass(path, options).await;
                 }
             }
@@ -372,14 +375,14 @@ fn is_conditional(options: &GetOptions) -> bool {
 }
 
 /// Returns the range of an object of this size, or `None` if it has none.
-fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
+pub(super) fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
     match &options.range {
         None => Some(0..size),
         Some(range) => range.as_range(size).ok(),
     }
 }
 
-fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
+pub(super) fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
     let most = if options.range.is_some() { ONE_PIECE } else { ONE_OBJECT };
     range.end - range.start <= most
 }

@@ -48,12 +48,13 @@ impl Source {
         inner: Arc<dyn ObjectStore>,
         counters: Counters,
         preferences: Preferences,
+        answers: Answers,
     ) -> Self {
         Self {
             number: unique(),
             inner: Inner(inner),
             counters,
-            answers: Arc::default(),
+            answers: Arc::new(answers),
             preferences,
             runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
