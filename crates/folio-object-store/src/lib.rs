@@ -65,7 +65,8 @@
 //!
 //! - A first get of an object is one request, the get itself over whole pages. It tells length and
 //!   validator. Other readers of the object wait for it and drive it, except under
-//!   [`Consistency::Validated`].
+//!   [`Consistency::Validated`]. A reader that begins after a write or an invalidation, or when the
+//!   request is more than five seconds old, sends one of its own.
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
 //! - A validation is one request without bytes, conditional where the store allows it. It runs

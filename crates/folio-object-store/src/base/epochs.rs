@@ -54,7 +54,7 @@ struct Slot {
 }
 
 /// The counts of a slot before a request is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     slot: usize,
     /// The number of begins and ends of writes.

@@ -76,7 +76,7 @@ impl Core {
         if self.consistency == Consistency::Validated {
             return self.first(path, self.requests(wanted), version).await;
         }
-        let name = Name::new(path.as_ref(), version);
+        let name = (Name::new(path.as_ref(), version), self.epochs.ticket(path.as_ref()));
         let seat = self.flights.board(&name, || {
             let (core, path) = (Arc::clone(self), path.clone());
             let (requests, version) = (self.requests(wanted), version.map(str::to_owned));
@@ -269,7 +269,8 @@ impl Core {
         if !is_good_for_long || self.epochs.is_doubted(path, self.epochs.now()) {
             return self.validate(entry).await;
         }
-        let seat = self.validations.board(&Name::new(path, version), || {
+        let name = (Name::new(path, version), self.epochs.ticket(path));
+        let seat = self.validations.board(&name, || {
             let (core, entry) = (Arc::clone(self), Arc::clone(entry));
             self.source.runtime.remember();
             self.source.runtime.enter(Box::pin(async move { Some(core.validate(&entry).await) }))

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use folio_cache::{Cache, Key, Preferences};
 
 use crate::base::counters::{Counters, is_below};
-use crate::base::epochs::Epochs;
+use crate::base::epochs::{Epochs, Ticket};
 use crate::base::flights::Flights;
 use crate::base::key::{self, StoreId, unique};
 use crate::base::redact::redact;
@@ -58,9 +58,10 @@ struct Core {
     consistency: Consistency,
     once_above: u64,
     table: Table<Entry>,
-    flights: Flights<Name, Result<Found>>,
+    /// The first requests. A read does not join one from before a write or an invalidation.
+    flights: Flights<(Name, Ticket), Result<Found>>,
     pieces: Flights<(Key, u64), Result<KeptPiece, Trouble>>,
-    validations: Flights<Name, Result<Arc<Entry>>>,
+    validations: Flights<(Name, Ticket), Result<Arc<Entry>>>,
     epochs: Epochs,
 }
 
@@ -179,7 +180,7 @@ impl Core {
 
     /// Returns the name of the store for people.
     fn name(&self) -> String {
-        self.id.name.clone().unwrap_or_else(|| redact(&self.source.inner.0.to_string()))
+        redact(&self.id.name.clone().unwrap_or_else(|| self.source.inner.0.to_string()))
     }
 }
 
@@ -195,7 +196,7 @@ impl fmt::Debug for CachedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStore")
             .field("store", &self.core.source.inner)
-            .field("id", &self.core.id.name)
+            .field("id", &self.core.id.name.as_deref().map(redact))
             .field("consistency", &self.core.consistency)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
