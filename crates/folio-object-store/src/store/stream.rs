@@ -26,6 +26,9 @@ const PIECE: u64 = 1 << 20;
 /// The share of the cache that a piece may pin: one part in so many.
 const SHARE: u64 = 64;
 
+/// The number of pieces of which the end of a request looks whether they are cached, at most.
+const LOOKED: u32 = 4096;
+
 /// The length of a page.
 const PAGE: u64 = 4096;
 
@@ -148,7 +151,9 @@ impl Reading {
         let most = self.most();
         let is_cached = |at| file.try_bytes(at, 1).is_some();
         let mut at = self.left.start / PAGE * PAGE + most;
-        while at < self.left.end {
+        let mut looked = 0;
+        while at < self.left.end && looked < LOOKED {
+            looked += 1;
             let last = (at + most).min(self.left.end) - 1;
             if is_cached(at) && is_cached(last) {
                 return at;
@@ -204,7 +209,7 @@ impl Reading {
         let is_new = answer.is_none();
         let next = is_new.then(|| answers.get(key.clone(), Arc::default()));
         let mark = Arc::clone(next.as_ref().unwrap_or(&kept).mark());
-        let end = self.end_of_request(file);
+        let end = if is_new { self.end_of_request(file) } else { pages.end };
         let seat = self.core.pieces.board(&(key.clone(), pages.start), || {
             let (object, answer) = (Arc::clone(&object), answer.take());
             let runtime = &self.core.source.runtime;
