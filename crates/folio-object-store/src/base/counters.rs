@@ -23,7 +23,7 @@ pub struct StoreStats {
     /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, without
     /// memory, or of a stream beside another request for the same pages.
     pub bytes_passed: u64,
-    /// Objects that were found changed by others.
+    /// Changes of objects by others that were found.
     pub changed: u64,
     /// Requests that the store answered with an error. A condition that does not hold is none.
     pub errors: u64,

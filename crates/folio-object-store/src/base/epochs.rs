@@ -130,6 +130,11 @@ impl Epochs {
         validated < self.slots[slot_of(path)].doubted_until.load(SeqCst)
     }
 
+    /// Returns `true` if a write has begun or ended since the ticket was taken.
+    pub(crate) fn is_written(&self, ticket: &Ticket) -> bool {
+        self.slots[ticket.slot].writes.load(SeqCst) != ticket.writes
+    }
+
     /// Returns `true` if a write has ended since this moment.
     pub(crate) fn is_written_since(&self, path: &str, moment: u64) -> bool {
         moment <= self.slots[slot_of(path)].written.load(SeqCst)

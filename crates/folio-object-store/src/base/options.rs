@@ -12,12 +12,12 @@ pub enum Consistency {
     /// Objects never change. What is known about an object is never asked again. A change by others
     /// is seen once the metadata of the object is evicted or invalidated, or a listing shows it.
     Immutable,
-    /// Metadata is used for this long. Then the next get asks the store, by one conditional
+    /// Metadata is used for this long. Then the next get asks the store, by one
     /// request without bytes, which other gets of the object share if the time is at least a
     /// second. A get returns a version that was the newest at some moment since this long before
     /// its call.
     ValidatedAfter(Duration),
-    /// Each get asks the store, by one conditional request without bytes, beside the reads. It
+    /// Each get asks the store, by one request without bytes, beside the reads. It
     /// returns a version that was the newest at some moment between its call and its return.
     #[default]
     Validated,

@@ -288,31 +288,24 @@ impl Core {
     pub(super) async fn validate(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Entry>> {
         let (path, object) = (&entry.meta.location, &entry.object);
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
+        // Without a condition: an object that was written again with the same bytes may have the same
+        // tag, and another time and other attributes.
         let options =
             GetOptions { head: true, version: object.version.clone(), ..GetOptions::default() };
-        let condition = |options: &mut GetOptions| {
-            // A weak `ETag` may stay as it is when the bytes change.
-            options.if_none_match.clone_from(&object.if_match);
-            options.if_none_match.is_some()
-        };
-        match self.source.get_if(path, options, condition, object.place).await {
-            Err(Error::NotModified { .. }) => {
-                entry.set_validated(sent);
-                Ok(Arc::clone(entry))
-            }
+        match self.source.get(path, options, object.place).await {
             Ok(GetResult { meta, attributes, .. }) => {
                 let same = identity_of(&meta) == object.identity;
-                if same && meta.last_modified == entry.meta.last_modified {
+                let meta = ObjectMeta { location: path.clone(), ..meta };
+                if same && meta == entry.meta && attributes == entry.attributes {
                     entry.set_validated(sent);
                     return Ok(Arc::clone(entry));
                 }
                 if !same {
-                    self.source.counters.count(object.place, Event::Changed, 1);
+                    self.source.is_there(path, &identity_of(&meta));
+                    self.changed(entry);
                 }
                 let version = object.version.as_deref();
                 let origin = Origin { version, place: object.place, ticket, sent };
-                let mut meta = meta;
-                meta.location = path.clone();
                 let newer = Arc::new(Entry::new(self, meta, attributes, &origin));
                 if !self.keep(&newer, ticket) && !same {
                     // Otherwise the next attempt finds the old version again.

@@ -129,6 +129,7 @@ impl CachedStore {
     /// Forgets an object: its metadata, its versions and its pages. The next get asks the store. A
     /// get under way returns the version that it has begun with.
     pub fn invalidate(&self, path: &Path) {
+        self.core.source.forget_failed();
         self.core.epochs.forget(path.as_ref());
         self.core.forget_if(|name| *name.path == *path.as_ref());
     }
@@ -136,12 +137,14 @@ impl CachedStore {
     /// Forgets all objects below a prefix, by whole segments of their paths. It inspects the
     /// metadata of all objects.
     pub fn invalidate_prefix(&self, prefix: &Path) {
+        self.core.source.forget_failed();
         self.core.epochs.forget_all();
         self.core.forget_if(|name| is_below(&name.path, prefix.as_ref()));
     }
 
     /// Forgets all objects.
     pub fn invalidate_all(&self) {
+        self.core.source.forget_failed();
         self.core.epochs.forget_all();
         self.core.forget_if(|_| true);
     }
@@ -157,6 +160,7 @@ impl Core {
     /// Drops what is known about an object that is written. Versions that were named stay, and
     /// are validated again.
     fn drop_known(&self, path: &Path) {
+        self.source.forget_failed();
         if let Some(entry) = self.table.remove(path.as_ref()) {
             self.cache.invalidate(&entry.object.key);
         }

@@ -59,6 +59,7 @@ impl Object {
             Err(error) => return Err(Refusal::Store(error)),
         };
         if identity_of(&result.meta) != self.identity {
+            self.source.is_there(&self.path, &identity_of(&result.meta));
             return Err(Refusal::Changed);
         }
         if result.range != range {

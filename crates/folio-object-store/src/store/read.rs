@@ -16,7 +16,7 @@ use super::find::Wanted;
 use super::get_result;
 use super::object::Refusal;
 use super::os::{
-    Error, GetOptions, GetResult, GetResultPayload, Result, coalesce_ranges, path::Path,
+    Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, Result, coalesce_ranges, path::Path,
 };
 use super::source::{is_stream, stream_of};
 use super::stream::Reading;
@@ -69,12 +69,12 @@ impl Core {
             }
             // Once more, if the store has judged it: it may ignore conditions.
             if conditional {
-                match options.check_preconditions(&found.entry.meta) {
+                match judge(&options, &found.entry.meta) {
                     Err(Error::Precondition { .. }) if found.entry.validated() <= begin => {
                         // The caller may know a newer version than the cache.
                         found.answer = None;
                         found.entry = self.validate(&found.entry).await?;
-                        options.check_preconditions(&found.entry.meta)?;
+                        judge(&options, &found.entry.meta)?;
                     }
                     judged => judged?,
                 }
@@ -338,13 +338,20 @@ impl Core {
     pub(super) fn failed(&self, entry: &Arc<Entry>, trouble: &Trouble) {
         match trouble {
             Trouble::Changed => {
-                self.count(entry, Event::Changed, 1);
+                self.changed(entry);
                 self.forget_entry(entry);
                 self.cache.invalidate(&entry.object.key);
             }
             // Its length may be out of date, if the store ignores conditions.
             Trouble::Store(_) => self.forget_entry(entry),
             Trouble::Cache(_) => {}
+        }
+    }
+
+    /// Counts a change of an object by others, once.
+    pub(super) fn changed(&self, entry: &Entry) {
+        if entry.is_changed_by_others(&self.epochs) {
+            self.count(entry, Event::Changed, 1);
         }
     }
 
@@ -372,6 +379,28 @@ fn is_conditional(options: &GetOptions) -> bool {
         || options.if_none_match.is_some()
         || options.if_modified_since.is_some()
         || options.if_unmodified_since.is_some()
+}
+
+/// Judges the conditions of a get. Tags are compared without quotes and the mark of weak ones: some
+/// stores leave them out in listings. The text of a condition is a list of tags, or one tag that
+/// has a comma.
+fn judge(options: &GetOptions, meta: &ObjectMeta) -> Result<()> {
+    let bare = |tag: &str| {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned()
+    };
+    let tag = meta.e_tag.as_deref().map(bare);
+    let matches = |condition: &String| {
+        let mut tags = condition.split(',').chain([condition.as_str()]);
+        tag.is_some() && tags.any(|one| tag == Some(bare(one)))
+    };
+    let mut options = options.clone();
+    for condition in [&mut options.if_match, &mut options.if_none_match] {
+        if condition.as_ref().is_some_and(matches) {
+            *condition = Some("*".to_owned());
+        }
+    }
+    options.check_preconditions(meta)
 }
 
 /// Returns the range of an object of this size, or `None` if it has none.
