@@ -184,3 +184,17 @@ fn readers_on_many_threads_never_sleep_for_good() {
     drop(store);
     assert_eq!(Arc::strong_count(&bare), 1);
 }
+
+#[test]
+fn a_runtime_that_has_ended_is_not_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), pattern(1, 20_000)).unwrap();
+    let bare = super::os::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+    let options = super::Options::new().consistency(Consistency::Immutable);
+    let store = CachedStore::with_options(Arc::new(bare), &super::cache(), options);
+    let path = Path::from("a");
+    run(async { store.get_range(&path, 0..10).await.unwrap() });
+    // Its runtime is gone. Outside of any, this store answers at once.
+    let bytes = store.get_range(&path, 10_000..10_010).now_or_never().expect("an answer");
+    assert_eq!(bytes.unwrap(), pattern(1, 20_000)[10_000..10_010]);
+}
