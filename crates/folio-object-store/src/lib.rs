@@ -71,7 +71,8 @@
 //!   request is more than five seconds old, sends one of its own.
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
-//! - A validation is one request without bytes. It runs
+//! - A validation is one request without bytes, or for one byte if the store has
+//!   no heads. It runs
 //!   beside the read. It comes before a stream, and before a get with conditions of its own.
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
@@ -92,7 +93,8 @@
 //! # Runtimes
 //!
 //! Any. A request that a thread of the cache polls, or a reader that blocks, enters the runtime of
-//! tokio in which a reader was last. Give the cache a spawner to have such requests run there.
+//! tokio in which a reader was last, as long as that runs. For this, each store has one idle task in
+//! that runtime. Give the cache a spawner to have such requests run there.
 //!
 //! # Features
 //!

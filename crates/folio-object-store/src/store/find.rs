@@ -290,10 +290,8 @@ impl Core {
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
         // Without a condition: an object that was written again with the same bytes may have the same
         // tag, and another time and other attributes.
-        let options =
-            GetOptions { head: true, version: object.version.clone(), ..GetOptions::default() };
-        match self.source.get(path, options, object.place).await {
-            Ok(GetResult { meta, attributes, .. }) => {
+        match self.source.head(path, object.version.clone(), object.place).await {
+            Ok((meta, attributes)) => {
                 let same = identity_of(&meta) == object.identity;
                 let meta = ObjectMeta { location: path.clone(), ..meta };
                 if same && meta == entry.meta && attributes == entry.attributes {

@@ -175,12 +175,8 @@ impl AsyncBacking for Object {
 
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
         self.source.runtime.enter(Box::pin(async move {
-            let options =
-                GetOptions { head: true, version: self.version.clone(), ..GetOptions::default() };
-            match self.source.get(&self.path, options, self.place).await {
-                Ok(result) if identity_of(&result.meta) == self.identity => {
-                    Ok(self.remote_version())
-                }
+            match self.source.head(&self.path, self.version.clone(), self.place).await {
+                Ok((meta, _)) if identity_of(&meta) == self.identity => Ok(self.remote_version()),
                 Ok(_) => Err(Changed.into()),
                 Err(error) => Err(Failure::from(error).into()),
             }

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use super::answers::Answers;
 use super::os::{
-    Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, Result, path::Path,
+    Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
+    Result, path::Path,
 };
 use crate::base::counters::{Counters, Event, Place};
 use crate::base::key::{Identity, unique};
@@ -34,6 +35,8 @@ pub(super) struct Source {
     pub(super) runtime: Runtime,
     /// The store has not refused a condition yet.
     takes_conditions: AtomicBool,
+    /// The store has not refused a head yet.
+    has_heads: AtomicBool,
     /// The moment at which the store last refused a condition that holds.
     misjudged: Mutex<Option<Instant>>,
     /// The version for which a condition failed last, if no answer has shown another since.
@@ -64,6 +67,7 @@ impl Source {
             preferences,
             runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
+            has_heads: AtomicBool::new(true),
             misjudged: Mutex::default(),
             failed: Mutex::default(),
         }
@@ -114,6 +118,33 @@ impl Source {
             self.counters.count(place, Event::Errors, 1);
         }
         result
+    }
+
+    /// Asks for the metadata of an object. Of a store without heads, gets its first byte.
+    pub(super) async fn head(
+        &self,
+        path: &Path,
+        version: Option<String>,
+        place: Place,
+    ) -> Result<(ObjectMeta, Attributes)> {
+        let options = GetOptions { version, ..GetOptions::default() };
+        if self.has_heads.load(Relaxed) {
+            let head = GetOptions { head: true, ..options.clone() };
+            match self.get(path, head, place).await {
+                Err(Error::NotSupported { .. } | Error::NotImplemented { .. }) => {
+                    self.has_heads.store(false, Relaxed);
+                }
+                result => return result.map(|it| (it.meta, it.attributes)),
+            }
+        }
+        let first = GetOptions { range: Some(GetRange::Bounded(0..1)), ..options.clone() };
+        match self.get(path, first, place).await {
+            // An empty object has no first byte.
+            Err(error) if !is_answer(&error) => {
+                self.get(path, options, place).await.map(|it| (it.meta, it.attributes))
+            }
+            result => result.map(|it| (it.meta, it.attributes)),
+        }
     }
 
     /// Sends a request with the condition that `conditional` adds, or without if the store takes

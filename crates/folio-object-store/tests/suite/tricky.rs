@@ -91,6 +91,8 @@ pub(super) struct Tricky {
     pub(super) gate: Option<Semaphore>,
     /// Answers wait here before they are sent, if it is set.
     pub(super) late: Option<Semaphore>,
+    /// Heads are refused.
+    pub(super) headless: bool,
     /// The error of each write, which takes effect before.
     pub(super) late_errors: bool,
     /// Deletes of missing objects are reported before all others.
@@ -111,6 +113,7 @@ impl Tricky {
             delay: Duration::ZERO,
             gate: None,
             late: None,
+            headless: false,
             late_errors: false,
             errors_first: false,
             jitter: None,
@@ -273,6 +276,9 @@ impl ObjectStore for Tricky {
             if_match: options.if_match.is_some(),
             if_none_match: options.if_none_match.is_some(),
         });
+        if self.headless && options.head {
+            return Err(Error::NotSupported { source: "no heads".into() });
+        }
         self.wait().await;
         if self.jitter().await {
             return Err(unavailable(location));

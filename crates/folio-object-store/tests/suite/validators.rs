@@ -297,3 +297,22 @@ fn an_object_that_returns_to_an_old_version_leaves_conditions_on() {
         assert!(bare.requests()[0].if_match, "later requests have conditions");
     });
 }
+
+#[test]
+fn a_store_without_heads_is_asked_for_a_byte() {
+    for mode in MODES {
+        let (bare, store) = over(Tricky { headless: true, ..Tricky::in_memory() }, mode);
+        run(async {
+            for len in [LEN, 0, 5] {
+                put(&bare.inner, "a", &pattern(1, len)).await;
+                store.invalidate(&"a".into());
+                for _ in 0..3 {
+                    assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, len), "{mode:?}");
+                }
+            }
+            put(&bare.inner, "a", &pattern(2, LEN)).await;
+            let newest = ASKING.contains(&mode);
+            assert_eq!(whole(&store, "a").await.unwrap().len() == LEN, newest, "{mode:?}");
+        });
+    }
+}
