@@ -180,6 +180,9 @@ impl Reading {
             // With the advice that the caller gave, the cache requests what it needs.
             if matches!(self.advice, Some(Advice::Sequential | Advice::Normal)) {
                 self.answer = None;
+                // Opened again, so that the cache asks this store, and no other of its name.
+                let ranges = std::slice::from_ref(&self.left);
+                self.core.file(&entry, ranges, self.advice, self.priority)?;
                 return Ok(file.bytes_async(at, len).await?);
             }
             let size = entry.object.identity.size;
