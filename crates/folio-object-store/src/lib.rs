@@ -53,8 +53,9 @@
 //! | a strong `ETag`, or a version | it, and the size | |
 //! | a weak `ETag`, or none | that, the time of the last change, and the size | an object that changed less than two seconds ago, or has no time, is not kept |
 //!
-//! A validation has no condition: a tag may stay as it is while the bytes, the time or the attributes
-//! change. Its answer replaces the metadata of the object. Under [`Consistency::Immutable`] objects without a time are kept.
+//! A validation has no condition: a tag may stay as it is while the bytes, the time or the
+//! attributes change. Its answer replaces the metadata of the object. Under
+//! [`Consistency::Immutable`] objects without a time are kept.
 //!
 //! A store may ignore conditions, refuse them, or refuse its own tags: the answers are compared all
 //! the same, and the conditions of the caller are judged by them. Their tags are compared without
@@ -93,8 +94,8 @@
 //! # Runtimes
 //!
 //! Any. A request that a thread of the cache polls, or a reader that blocks, enters the runtime of
-//! tokio in which a reader was last, as long as that runs. For this, each store has one idle task in
-//! that runtime. Give the cache a spawner to have such requests run there.
+//! tokio in which a reader was last, as long as that runs. For this, each store has one idle task
+//! in that runtime. Give the cache a spawner to have such requests run there.
 //!
 //! # Features
 //!

@@ -83,9 +83,9 @@ impl Options {
     /// of the same bucket. By default each has a number of its own, and shares with no other.
     ///
     /// After a write or an invalidation of an object through one of them, that store keeps pages of
-    /// its own for the object. An invalidation of a prefix, or of all, has it do so for all objects.
-    /// A cached store must not wrap another one with its name in its cache: a get would wait for
-    /// itself.
+    /// its own for the object. After an invalidation of a prefix, or of all, it does so for all
+    /// objects. A cached store must not wrap another one with its name in its cache: a get would
+    /// wait for itself.
     ///
     /// The name is shown in counters and spans: it must not hold a secret.
     pub fn id(mut self, id: impl Into<String>) -> Self {

@@ -288,8 +288,8 @@ impl Core {
     pub(super) async fn validate(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Entry>> {
         let (path, object) = (&entry.meta.location, &entry.object);
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
-        // Without a condition: an object that was written again with the same bytes may have the same
-        // tag, and another time and other attributes.
+        // Without a condition: an object that was written again with the same bytes may have the
+        // same tag, and another time and other attributes.
         match self.source.head(path, object.version.clone(), object.place).await {
             Ok((meta, attributes)) => {
                 let same = identity_of(&meta) == object.identity;

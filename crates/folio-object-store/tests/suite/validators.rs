@@ -280,7 +280,7 @@ fn an_object_that_is_written_again_shows_its_new_time() {
 }
 
 #[test]
-fn an_object_that_returns_to_an_old_version_leaves_conditions_on() {
+fn an_object_that_returns_to_an_old_version_keeps_conditions() {
     let (bare, store) = over(tricky(Tags::Size, Conditions::Kept), HOUR);
     run(async {
         for path in ["a", "z"] {
