@@ -53,11 +53,14 @@
 //! | a strong `ETag`, or a version | it, and the size | |
 //! | a weak `ETag`, or none | that, the time of the last change, and the size | an object that changed less than two seconds ago, or has no time, is not kept |
 //!
-//! A validation is conditional on a strong `ETag` only: a weak one may stay as it is when the bytes
-//! change. Under [`Consistency::Immutable`] objects without a time are kept.
+//! A validation has no condition: a tag may stay as it is while the bytes, the time or the
+//! attributes change. Its answer replaces the metadata of the object. Under
+//! [`Consistency::Immutable`] objects without a time are kept.
 //!
 //! A store may ignore conditions, refuse them, or refuse its own tags: the answers are compared all
-//! the same, and the conditions of the caller are judged by them. The `ETag` of a local file is its
+//! the same, and the conditions of the caller are judged by them. Their tags are compared without
+//! quotes and `W/`, as some stores leave them out in listings. A store that refuses its own tag is
+//! asked without conditions for ten minutes. The `ETag` of a local file is its
 //! inode, time and size: two changes by others within one tick of the clock may look alike. Writes
 //! through the store itself never do.
 //!
@@ -65,14 +68,21 @@
 //!
 //! - A first get of an object is one request, the get itself over whole pages. It tells length and
 //!   validator. Other readers of the object wait for it and drive it, except under
-//!   [`Consistency::Validated`].
+//!   [`Consistency::Validated`]. A reader that begins after a write or an invalidation, or when the
+//!   request is more than five seconds old, sends one of its own.
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
-//! - A validation is one request without bytes, conditional where the store allows it. It runs
+//! - A validation is one request without bytes, or for one byte if the store has
+//!   no heads. It runs
 //!   beside the read. It comes before a stream, and before a get with conditions of its own.
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
 //!   its pages.
+//! - The store may have few connections, as `LimitStore` has permits: each stays with an answer
+//!   until that is read or dropped. No get keeps an answer that is not read while it waits for
+//!   another request. First answers are read at once, into memory of at most a quarter of the
+//!   cache's capacity. Beyond that their bytes are requested again. A stream keeps one answer
+//!   between its pieces.
 //! - Short reads at the end of an object are footers: they are sent before others
 //!   ([`Priority::High`]).
 //! - `GetOptions::extensions` may hold an [`Advice`] and a [`Priority`]. They go to the store too
@@ -84,7 +94,8 @@
 //! # Runtimes
 //!
 //! Any. A request that a thread of the cache polls, or a reader that blocks, enters the runtime of
-//! tokio in which a reader was last. Give the cache a spawner to have such requests run there.
+//! tokio in which a reader was last, as long as that runs. For this, each store has one idle task
+//! in that runtime. Give the cache a spawner to have such requests run there.
 //!
 //! # Features
 //!

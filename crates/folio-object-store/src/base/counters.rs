@@ -20,10 +20,10 @@ pub struct StoreStats {
     pub bytes_hit: u64,
     /// Bytes that the store sent, those past the cache among them.
     pub bytes_fetched: u64,
-    /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, or without
-    /// memory.
+    /// Those of the wanted bytes that came past the cache: of objects beyond 16 TiB, without
+    /// memory, or of a stream beside another request for the same pages.
     pub bytes_passed: u64,
-    /// Objects that were found changed by others.
+    /// Changes of objects by others that were found.
     pub changed: u64,
     /// Requests that the store answered with an error. A condition that does not hold is none.
     pub errors: u64,

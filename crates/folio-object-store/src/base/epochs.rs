@@ -54,7 +54,7 @@ struct Slot {
 }
 
 /// The counts of a slot before a request is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     slot: usize,
     /// The number of begins and ends of writes.
@@ -128,6 +128,11 @@ impl Epochs {
     /// unknown outcome has replaced since.
     pub(crate) fn is_doubted(&self, path: &str, validated: u64) -> bool {
         validated < self.slots[slot_of(path)].doubted_until.load(SeqCst)
+    }
+
+    /// Returns `true` if a write has begun or ended since the ticket was taken.
+    pub(crate) fn is_written(&self, ticket: &Ticket) -> bool {
+        self.slots[ticket.slot].writes.load(SeqCst) != ticket.writes
     }
 
     /// Returns `true` if a write has ended since this moment.

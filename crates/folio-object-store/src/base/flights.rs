@@ -2,21 +2,32 @@
 //! validations.
 //!
 //! Any of the readers that wait for a request drives it, so one that is not polled holds up no
-//! other. When the last one is dropped, the request is dropped too.
+//! other. When the last one is dropped, the request is dropped too. A request that is not answered
+//! for some seconds may hang: later readers make another beside it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use folio_cache::BoxFuture;
 use folio_cache::internal::{Flight, Waiter};
 use parking_lot::Mutex;
 
+/// The age of a request from which on no further reader joins it.
+const OLD: Duration = Duration::from_secs(5);
+
+/// A request, and the moment at which it began.
+type Begun<T> = (Arc<Flight<Option<T>>>, Instant);
+
 /// The requests under way, with answers of type `T`. It has at most one entry for each get
 /// under way.
-pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<Flight<Option<T>>>>>);
+pub(crate) struct Flights<K, T> {
+    under_way: Mutex<HashMap<K, Begun<T>>>,
+    old: Duration,
+}
 
 /// A reader's part in a request: ready when that has ended, in any way. Returns the answer to the
 /// reader that began it, and `None` to others: it may be too old for them. `None` too if the
@@ -31,21 +42,24 @@ pub(crate) struct Seat<'f, K: Eq + Hash, T: Send + 'static> {
 
 impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::default())
+        Self { under_way: Mutex::default(), old: OLD }
     }
 
-    /// Joins the request of an object, or begins it with the future that `begin` returns.
+    /// Joins the request of an object, or begins it with the future that `begin` returns. One that
+    /// is old goes on for those that wait for it.
     pub(crate) fn board(
         &self,
         key: &K,
         begin: impl FnOnce() -> BoxFuture<'static, Option<T>>,
     ) -> Seat<'_, K, T> {
-        let mut flights = self.0.lock();
-        let joined = flights.get(key).and_then(Flight::join);
+        let now = Instant::now();
+        let mut flights = self.under_way.lock();
+        let young = flights.get(key).filter(|(_, begun)| now.duration_since(*begun) < self.old);
+        let joined = young.and_then(|(flight, _)| flight.join());
         let begins = joined.is_none();
         let waiter = joined.unwrap_or_else(|| {
             let waiter = Flight::begin(begin(), || None);
-            flights.insert(key.clone(), Arc::clone(waiter.flight()));
+            flights.insert(key.clone(), (Arc::clone(waiter.flight()), now));
             waiter
         });
         drop(flights);
@@ -54,10 +68,15 @@ impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
 }
 
 impl<K: Eq + Hash, T: Send + 'static> Seat<'_, K, T> {
+    /// Returns `true` if the request was begun for this reader.
+    pub(crate) fn begins(&self) -> bool {
+        self.begins
+    }
+
     /// Lets no further reader join the request.
     fn close(&self, flight: &Arc<Flight<Option<T>>>) {
-        let mut flights = self.flights.0.lock();
-        if flights.get(&self.key).is_some_and(|it| Arc::ptr_eq(it, flight)) {
+        let mut flights = self.flights.under_way.lock();
+        if flights.get(&self.key).is_some_and(|(it, _)| Arc::ptr_eq(it, flight)) {
             flights.remove(&self.key);
         }
     }
@@ -92,7 +111,9 @@ impl<K: Eq + Hash, T: Send + 'static> Drop for Seat<'_, K, T> {
 
 impl<K, T> std::fmt::Debug for Flights<K, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flights").field("under_way", &self.0.lock().len()).finish()
+        f.debug_struct("Flights")
+            .field("under_way", &self.under_way.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,7 +143,7 @@ mod tests {
         end.send(7).unwrap();
         // The first, which began the request, is not polled again.
         assert_eq!(second.now_or_never(), Some(None));
-        assert!(flights.0.lock().is_empty());
+        assert!(flights.under_way.lock().is_empty());
         assert_eq!(first.now_or_never(), Some(Some(7)));
     }
 
@@ -135,8 +156,21 @@ mod tests {
         drop(first);
         assert!(!end.is_closed());
         drop(second);
-        assert!(end.is_closed() && flights.0.lock().is_empty());
+        assert!(end.is_closed() && flights.under_way.lock().is_empty());
         assert_eq!(flights.board(&1, || Box::pin(async { Some(1) })).now_or_never(), Some(Some(1)));
+    }
+
+    #[test]
+    fn an_old_request_is_not_joined() {
+        let flights = Flights { under_way: Mutex::default(), old: Duration::ZERO };
+        let (end, ended) = channel();
+        let mut first = flights.board(&1, || request(ended));
+        assert!((&mut first).now_or_never().is_none());
+        let second = flights.board(&1, || Box::pin(async { Some(2) }));
+        assert_eq!(second.now_or_never(), Some(Some(2)));
+        end.send(1).unwrap();
+        assert_eq!(first.now_or_never(), Some(Some(1)));
+        assert!(flights.under_way.lock().is_empty());
     }
 
     #[test]
@@ -157,7 +191,7 @@ mod tests {
             end.send(7).unwrap();
         });
         assert_eq!(first.now_or_never(), Some(Some(7)));
-        assert!(flights.0.lock().is_empty());
+        assert!(flights.under_way.lock().is_empty());
     }
 
     #[test]
@@ -167,6 +201,6 @@ mod tests {
         let second = flights.board(&1, || unreachable!("it is under way"));
         assert_eq!(first.now_or_never(), Some(None));
         assert_eq!(second.now_or_never(), Some(None));
-        assert!(flights.0.lock().is_empty());
+        assert!(flights.under_way.lock().is_empty());
     }
 }

@@ -12,12 +12,12 @@ pub enum Consistency {
     /// Objects never change. What is known about an object is never asked again. A change by others
     /// is seen once the metadata of the object is evicted or invalidated, or a listing shows it.
     Immutable,
-    /// Metadata is used for this long. Then the next get asks the store, by one conditional
+    /// Metadata is used for this long. Then the next get asks the store, by one
     /// request without bytes, which other gets of the object share if the time is at least a
     /// second. A get returns a version that was the newest at some moment since this long before
     /// its call.
     ValidatedAfter(Duration),
-    /// Each get asks the store, by one conditional request without bytes, beside the reads. It
+    /// Each get asks the store, by one request without bytes, beside the reads. It
     /// returns a version that was the newest at some moment between its call and its return.
     #[default]
     Validated,
@@ -81,6 +81,11 @@ impl Options {
 
     /// Names the store. Cached stores with one name in one cache share their pages, so they must be
     /// of the same bucket. By default each has a number of its own, and shares with no other.
+    ///
+    /// After a write or an invalidation of an object through one of them, that store keeps pages of
+    /// its own for the object. After an invalidation of a prefix, or of all, it does so for all
+    /// objects. A cached store must not wrap another one with its name in its cache: a get would
+    /// wait for itself.
     ///
     /// The name is shown in counters and spans: it must not hold a secret.
     pub fn id(mut self, id: impl Into<String>) -> Self {

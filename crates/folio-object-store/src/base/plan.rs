@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The length of a page of the cache.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// The maximum number of requests that are sent before the length is known.
 const MOST: usize = 64;

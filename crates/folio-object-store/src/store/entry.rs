@@ -1,19 +1,19 @@
 //! An entry of the table of metadata: one version of an object.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use folio_cache::{Cache, Key};
 
 use super::Core;
-use super::answers::Kept;
+use super::answers::{Kept, KeptPiece};
 use super::object::Object;
 use super::os::{Attributes, ObjectMeta};
 use super::source::identity_of;
 use crate::Consistency;
 use crate::base::counters::Place;
-use crate::base::epochs::Ticket;
+use crate::base::epochs::{Epochs, Ticket};
 use crate::base::key::key;
 
 /// An object that changed this recently may change again without another time: without a strong
@@ -35,6 +35,10 @@ pub(super) struct Entry {
     /// The moment at which a listing showed another version. Validations from before it count as
     /// none.
     doubted: AtomicU64,
+    /// The order of the request among the writes.
+    ticket: Ticket,
+    /// Its change by others was counted.
+    counted: AtomicBool,
     /// The version cannot be told from its successor. The table never keeps it.
     pub(super) alone: Option<Alone>,
 }
@@ -65,8 +69,10 @@ pub(super) struct Found {
     pub(super) entry: Arc<Entry>,
     /// The rule of consistency asks for a validation first, or beside the read.
     pub(super) stale: bool,
-    /// The answers that have come already. Dropped at the end of the get.
-    pub(super) _answers: Option<Kept>,
+    /// The answer that a stream begins with. Its bytes are not read yet.
+    pub(super) answer: Option<Kept>,
+    /// The bytes that have come already. Dropped at the end of the get.
+    pub(super) _pieces: Vec<KeptPiece>,
 }
 
 impl Entry {
@@ -97,7 +103,9 @@ impl Entry {
         };
         let validated = AtomicU64::new(origin.sent);
         let doubted = AtomicU64::new(0);
-        Self { object: Arc::new(object), meta, attributes, validated, doubted, alone }
+        let (ticket, counted) = (origin.ticket, AtomicBool::new(false));
+        let object = Arc::new(object);
+        Self { object, meta, attributes, validated, doubted, ticket, counted, alone }
     }
 
     /// Returns the moment of the last validation, or 0 if the version must be asked again.
@@ -114,6 +122,12 @@ impl Entry {
     /// Has the gets ask the store, until a request that is sent after this moment is answered.
     pub(super) fn doubt(&self, now: u64) {
         self.doubted.fetch_max(now, Relaxed);
+    }
+
+    /// Returns `true` the first time that a change is found, unless a write through this store may
+    /// have made it.
+    pub(super) fn is_changed_by_others(&self, epochs: &Epochs) -> bool {
+        !epochs.is_written(&self.ticket) && !self.counted.swap(true, Relaxed)
     }
 
     /// Returns the size of the entry in bytes.

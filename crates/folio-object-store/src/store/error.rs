@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::object::Refusal;
 use super::os::{Error, path::Path};
 
 /// The reason why the cache could not return bytes.
@@ -47,6 +48,15 @@ impl From<Failure> for io::Error {
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, failure)
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Changed => Self::Changed,
+            Refusal::Store(error) => Self::Store(error),
+        }
     }
 }
 

@@ -4,14 +4,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::try_join_all;
+use futures_util::stream::BoxStream;
 
 use super::Core;
+use super::answers::{Answer, Piece, Room};
 use super::entry::{Entry, Found, Origin};
-use super::os::{Error, GetOptions, GetRange, GetResult, Result, path::Path};
+use super::os::{
+    Attributes, Error, GetOptions, GetRange, GetResult, ObjectMeta, Result, path::Path,
+};
+use super::read::{ONE_PIECE, is_one_piece, range_of};
 use super::source::{identity_of, is_stream, stream_of};
 use crate::Consistency;
-use crate::base::counters::Event;
+use crate::base::counters::{Event, Place};
 use crate::base::epochs::{Ticket, nanos};
 use crate::base::plan;
 use crate::base::table::Name;
@@ -26,6 +32,28 @@ pub(super) enum Wanted<'w> {
     /// Those that its options name.
     Get(&'w GetOptions),
     Ranges(&'w [Range<u64>]),
+}
+
+/// The first requests of an object.
+struct Requests {
+    all: Vec<GetOptions>,
+    /// The options of the get, unless it is one of many ranges.
+    get: Option<GetOptions>,
+}
+
+/// The answer to a first request.
+struct Arrived {
+    meta: ObjectMeta,
+    attributes: Attributes,
+    bytes: Came,
+}
+
+/// The bytes of an answer.
+enum Came {
+    Nothing,
+    Read(Piece, Room),
+    /// A stream reads them piece by piece.
+    Unread(Range<u64>, BoxStream<'static, Result<Bytes>>),
 }
 
 impl Core {
@@ -48,7 +76,7 @@ impl Core {
         if self.consistency == Consistency::Validated {
             return self.first(path, self.requests(wanted), version).await;
         }
-        let name = Name::new(path.as_ref(), version);
+        let name = (Name::new(path.as_ref(), version), self.epochs.ticket(path.as_ref()));
         let seat = self.flights.board(&name, || {
             let (core, path) = (Arc::clone(self), path.clone());
             let (requests, version) = (self.requests(wanted), version.map(str::to_owned));
@@ -69,7 +97,7 @@ impl Core {
 
     fn found(&self, entry: Arc<Entry>, begin: u64) -> Found {
         let stale = !self.is_fresh(&entry, begin);
-        Found { entry, stale, _answers: None }
+        Found { entry, stale, answer: None, _pieces: Vec::new() }
     }
 
     /// Returns `true` if the rule of consistency lets a get use an entry without a request.
@@ -101,20 +129,21 @@ impl Core {
     async fn first(
         self: &Arc<Self>,
         path: &Path,
-        requests: Vec<GetOptions>,
+        requests: Requests,
         version: Option<&str>,
     ) -> Result<Found> {
         let place = self.source.counters.place(path.as_ref());
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
-        let is_head = requests.first().is_some_and(|options| options.head);
-        let results: Vec<GetResult> =
-            try_join_all(requests.into_iter().map(|options| self.source.get(path, options, place)))
-                .await?;
+        let Requests { all, get } = requests;
+        // Each answer is read as it comes: one that is kept may hold what another waits for.
+        let requests = all.into_iter().map(async |options| {
+            let result = self.source.get(path, options, place).await?;
+            self.arrived(result, get.as_ref(), place).await
+        });
         let mut entry = None;
-        let mut answers = Vec::new();
-        for result in results {
-            let identity = identity_of(&result.meta);
-            let GetResult { payload, range, meta, attributes, .. } = result;
+        let (mut answer, mut pieces) = (None, Vec::new());
+        for Arrived { meta, attributes, bytes } in try_join_all(requests).await? {
+            let identity = identity_of(&meta);
             let entry = entry.get_or_insert_with(|| {
                 let origin = Origin { version, place, ticket, sent };
                 let mut meta = meta;
@@ -122,20 +151,68 @@ impl Core {
                 Arc::new(Entry::new(self, meta, attributes, &origin))
             });
             // An answer of another version is dropped. The fills that miss it find out.
-            if is_stream(&payload) && !is_head && identity == entry.object.identity {
-                answers.push((range, stream_of(payload)));
+            if identity != entry.object.identity {
+                continue;
+            }
+            let (answers, key) = (&self.source.answers, entry.object.key.clone());
+            match bytes {
+                Came::Nothing => {}
+                Came::Read(piece, room) => pieces.push(answers.keep_piece(key, piece, room)),
+                Came::Unread(range, stream) => {
+                    let kept = answer.get_or_insert_with(|| answers.get(key, Arc::default()));
+                    kept.add(range, stream);
+                }
             }
         }
         let entry = entry.expect("a get sends at least one request");
         self.source.is_there(path, &entry.object.identity);
         self.keep(&entry, ticket);
-        let key = entry.object.key.clone();
-        let answers = Some(self.source.answers.keep(key, answers));
-        Ok(Found { entry, stale: false, _answers: answers })
+        Ok(Found { entry, stale: false, answer, _pieces: pieces })
+    }
+
+    /// Reads the first answer of an object, unless the get is a stream, or there is no room.
+    async fn arrived(
+        &self,
+        result: GetResult,
+        get: Option<&GetOptions>,
+        place: Place,
+    ) -> Result<Arrived> {
+        let GetResult { payload, range, meta, attributes, .. } = result;
+        let nothing = |meta| Arrived { meta, attributes: attributes.clone(), bytes: Came::Nothing };
+        if !is_stream(&payload) || get.is_some_and(|get| get.head) {
+            return Ok(nothing(meta));
+        }
+        let stream = stream_of(payload);
+        if let Some(get) = get {
+            match range_of(get, meta.size) {
+                None => return Ok(nothing(meta)),
+                Some(range) if is_one_piece(get, &range) => {}
+                Some(_) => {
+                    return Ok(Arrived { meta, attributes, bytes: Came::Unread(range, stream) });
+                }
+            }
+        }
+        let len = range.end.saturating_sub(range.start);
+        let most = self.source.preferences.request_bytes.max(ONE_PIECE) + plan::PAGE;
+        let Some(room) = self.source.answers.room(len).filter(|_| len <= most) else {
+            return Ok(nothing(meta));
+        };
+        let fetched = |bytes| self.source.counters.count(place, Event::BytesFetched, bytes);
+        let mut answer = Answer::new(range.clone(), stream, Arc::default());
+        let piece = answer.read(range.start, range.end, fetched).await?;
+        Ok(Arrived { meta, attributes, bytes: Came::Read(piece, room) })
     }
 
     /// Returns the requests of a get of an object of which not even the length is known.
-    fn requests(&self, wanted: Wanted<'_>) -> Vec<GetOptions> {
+    fn requests(&self, wanted: Wanted<'_>) -> Requests {
+        let get = match wanted {
+            Wanted::Get(options) => Some(options.clone()),
+            Wanted::Ranges(_) => None,
+        };
+        Requests { all: self.first_requests(wanted), get }
+    }
+
+    fn first_requests(&self, wanted: Wanted<'_>) -> Vec<GetOptions> {
         let most = self.source.preferences.request_bytes;
         let each = |options: &GetOptions, ranges: Vec<Range<u64>>| {
             ranges
@@ -192,7 +269,8 @@ impl Core {
         if !is_good_for_long || self.epochs.is_doubted(path, self.epochs.now()) {
             return self.validate(entry).await;
         }
-        let seat = self.validations.board(&Name::new(path, version), || {
+        let name = (Name::new(path, version), self.epochs.ticket(path));
+        let seat = self.validations.board(&name, || {
             let (core, entry) = (Arc::clone(self), Arc::clone(entry));
             self.source.runtime.remember();
             self.source.runtime.enter(Box::pin(async move { Some(core.validate(&entry).await) }))
@@ -210,31 +288,22 @@ impl Core {
     pub(super) async fn validate(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Entry>> {
         let (path, object) = (&entry.meta.location, &entry.object);
         let (ticket, sent) = (self.epochs.ticket(path.as_ref()), self.epochs.now());
-        let options =
-            GetOptions { head: true, version: object.version.clone(), ..GetOptions::default() };
-        let condition = |options: &mut GetOptions| {
-            // A weak `ETag` may stay as it is when the bytes change.
-            options.if_none_match.clone_from(&object.if_match);
-            options.if_none_match.is_some()
-        };
-        match self.source.get_if(path, options, condition, object.place).await {
-            Err(Error::NotModified { .. }) => {
-                entry.set_validated(sent);
-                Ok(Arc::clone(entry))
-            }
-            Ok(GetResult { meta, attributes, .. }) => {
+        // Without a condition: an object that was written again with the same bytes may have the
+        // same tag, and another time and other attributes.
+        match self.source.head(path, object.version.clone(), object.place).await {
+            Ok((meta, attributes)) => {
                 let same = identity_of(&meta) == object.identity;
-                if same && meta.last_modified == entry.meta.last_modified {
+                let meta = ObjectMeta { location: path.clone(), ..meta };
+                if same && meta == entry.meta && attributes == entry.attributes {
                     entry.set_validated(sent);
                     return Ok(Arc::clone(entry));
                 }
                 if !same {
-                    self.source.counters.count(object.place, Event::Changed, 1);
+                    self.source.is_there(path, &identity_of(&meta));
+                    self.changed(entry);
                 }
                 let version = object.version.as_deref();
                 let origin = Origin { version, place: object.place, ticket, sent };
-                let mut meta = meta;
-                meta.location = path.clone();
                 let newer = Arc::new(Entry::new(self, meta, attributes, &origin));
                 if !self.keep(&newer, ticket) && !same {
                     // Otherwise the next attempt finds the old version again.

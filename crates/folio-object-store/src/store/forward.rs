@@ -109,7 +109,8 @@ impl ObjectStore for CachedStore {
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        let writes = [from, to].map(|path| Write::begin(&self.core, path));
+        // It counts as one write.
+        let writes = [Write::begin(&self.core, to), Write::forget(&self.core, from)];
         let result = self.inner().rename_opts(from, to, options).await;
         for write in writes {
             write.end(&result);

@@ -18,21 +18,27 @@ use super::{get_result, object_store as os};
 use std::fmt;
 use std::sync::Arc;
 
-use folio_cache::{Cache, Preferences};
+use folio_cache::{Cache, Key, Preferences};
 
 use crate::base::counters::{Counters, is_below};
-use crate::base::epochs::Epochs;
+use crate::base::epochs::{Epochs, Ticket};
 use crate::base::flights::Flights;
 use crate::base::key::{self, StoreId, unique};
 use crate::base::redact::redact;
 use crate::base::table::{Name, Table};
 use crate::{Consistency, Options, StoreStats};
+use answers::{Answers, KeptPiece};
 use entry::{Entry, Found};
+use error::Trouble;
 use os::{ObjectMeta, ObjectStore, Result, path::Path};
 use source::{Source, identity_of, modified_of};
 
 /// The smallest and the largest default of [`Options::request_bytes`].
 const REQUEST_BYTES: (u64, u64) = (1 << 20, 64 << 20);
+
+/// The share of the cache's capacity that the first answers of objects may have beside it: one part
+/// in so many.
+const FIRST_SHARE: u64 = 4;
 
 /// An object store with its objects cached in a [`Cache`]. A clone is another handle on the same
 /// store.
@@ -52,8 +58,10 @@ struct Core {
     consistency: Consistency,
     once_above: u64,
     table: Table<Entry>,
-    flights: Flights<Name, Result<Found>>,
-    validations: Flights<Name, Result<Arc<Entry>>>,
+    /// The first requests. A read does not join one from before a write or an invalidation.
+    flights: Flights<(Name, Ticket), Result<Found>>,
+    pieces: Flights<(Key, u64), Result<KeptPiece, Trouble>>,
+    validations: Flights<(Name, Ticket), Result<Arc<Entry>>>,
     epochs: Epochs,
 }
 
@@ -75,14 +83,16 @@ impl CachedStore {
             .gap_bytes(options.gap_bytes)
             .in_flight(options.in_flight);
         let counters = Counters::new(&options.prefixes);
+        let answers = Answers::new(capacity / FIRST_SHARE);
         let core = Core {
-            source: Arc::new(Source::new(store, counters, preferences)),
+            source: Arc::new(Source::new(store, counters, preferences, answers)),
             cache: cache.clone(),
             id: StoreId { name: options.id, number: unique() },
             consistency: options.consistency,
             once_above: options.once_above.unwrap_or(capacity / 8),
             table: Table::new(options.metadata_entries, options.metadata_bytes),
             flights: Flights::new(),
+            pieces: Flights::new(),
             validations: Flights::new(),
             epochs: Epochs::new(),
         };
@@ -119,6 +129,7 @@ impl CachedStore {
     /// Forgets an object: its metadata, its versions and its pages. The next get asks the store. A
     /// get under way returns the version that it has begun with.
     pub fn invalidate(&self, path: &Path) {
+        self.core.source.forget_failed();
         self.core.epochs.forget(path.as_ref());
         self.core.forget_if(|name| *name.path == *path.as_ref());
     }
@@ -126,12 +137,14 @@ impl CachedStore {
     /// Forgets all objects below a prefix, by whole segments of their paths. It inspects the
     /// metadata of all objects.
     pub fn invalidate_prefix(&self, prefix: &Path) {
+        self.core.source.forget_failed();
         self.core.epochs.forget_all();
         self.core.forget_if(|name| is_below(&name.path, prefix.as_ref()));
     }
 
     /// Forgets all objects.
     pub fn invalidate_all(&self) {
+        self.core.source.forget_failed();
         self.core.epochs.forget_all();
         self.core.forget_if(|_| true);
     }
@@ -147,6 +160,7 @@ impl Core {
     /// Drops what is known about an object that is written. Versions that were named stay, and
     /// are validated again.
     fn drop_known(&self, path: &Path) {
+        self.source.forget_failed();
         if let Some(entry) = self.table.remove(path.as_ref()) {
             self.cache.invalidate(&entry.object.key);
         }
@@ -170,7 +184,7 @@ impl Core {
 
     /// Returns the name of the store for people.
     fn name(&self) -> String {
-        self.id.name.clone().unwrap_or_else(|| redact(&self.source.inner.0.to_string()))
+        redact(&self.id.name.clone().unwrap_or_else(|| self.source.inner.0.to_string()))
     }
 }
 
@@ -186,7 +200,7 @@ impl fmt::Debug for CachedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStore")
             .field("store", &self.core.source.inner)
-            .field("id", &self.core.id.name)
+            .field("id", &self.core.id.name.as_deref().map(redact))
             .field("consistency", &self.core.consistency)
             .field("stats", &self.stats())
             .finish_non_exhaustive()

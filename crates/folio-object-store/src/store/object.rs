@@ -59,6 +59,7 @@ impl Object {
             Err(error) => return Err(Refusal::Store(error)),
         };
         if identity_of(&result.meta) != self.identity {
+            self.source.is_there(&self.path, &identity_of(&result.meta));
             return Err(Refusal::Changed);
         }
         if result.range != range {
@@ -74,13 +75,8 @@ impl Object {
         buffer: &mut FillBuffer<'_>,
     ) -> Result<(), Refusal> {
         let mut at = range.start;
-        while at < range.end
-            && let Some(mut answer) = self.source.answers.take(&self.key, at)
-        {
-            let fetched = |bytes| self.count_fetched(bytes);
-            let copied = answer.copy(at, range.end, buffer, fetched).await;
-            let copied = copied.map_err(Refusal::Store)?;
-            self.source.answers.put_back(&self.key, answer);
+        while at < range.end {
+            let copied = self.source.answers.copy(&self.key, at, range.end, buffer);
             if copied == 0 {
                 break;
             }
@@ -131,7 +127,7 @@ impl Object {
         Ok(bytes)
     }
 
-    fn count_fetched(&self, bytes: u64) {
+    pub(super) fn count_fetched(&self, bytes: u64) {
         self.source.counters.count(self.place, Event::BytesFetched, bytes);
     }
 }
@@ -179,12 +175,8 @@ impl AsyncBacking for Object {
 
     fn version(&self) -> BoxFuture<'_, io::Result<RemoteVersion>> {
         self.source.runtime.enter(Box::pin(async move {
-            let options =
-                GetOptions { head: true, version: self.version.clone(), ..GetOptions::default() };
-            match self.source.get(&self.path, options, self.place).await {
-                Ok(result) if identity_of(&result.meta) == self.identity => {
-                    Ok(self.remote_version())
-                }
+            match self.source.head(&self.path, self.version.clone(), self.place).await {
+                Ok((meta, _)) if identity_of(&meta) == self.identity => Ok(self.remote_version()),
                 Ok(_) => Err(Changed.into()),
                 Err(error) => Err(Failure::from(error).into()),
             }

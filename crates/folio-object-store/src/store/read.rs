@@ -16,7 +16,7 @@ use super::find::Wanted;
 use super::get_result;
 use super::object::Refusal;
 use super::os::{
-    Error, GetOptions, GetResult, GetResultPayload, Result, coalesce_ranges, path::Path,
+    Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, Result, coalesce_ranges, path::Path,
 };
 use super::source::{is_stream, stream_of};
 use super::stream::Reading;
@@ -26,7 +26,7 @@ use crate::base::counters::Event;
 const ATTEMPTS: usize = 5;
 
 /// Ranges up to this length are read before the get returns, so that they are one piece.
-const ONE_PIECE: u64 = 8 << 20;
+pub(super) const ONE_PIECE: u64 = 8 << 20;
 
 /// Whole objects up to this length too.
 const ONE_OBJECT: u64 = 1 << 20;
@@ -69,11 +69,12 @@ impl Core {
             }
             // Once more, if the store has judged it: it may ignore conditions.
             if conditional {
-                match options.check_preconditions(&found.entry.meta) {
+                match judge(&options, &found.entry.meta) {
                     Err(Error::Precondition { .. }) if found.entry.validated() <= begin => {
                         // The caller may know a newer version than the cache.
+                        found.answer = None;
                         found.entry = self.validate(&found.entry).await?;
-                        options.check_preconditions(&found.entry.meta)?;
+                        judge(&options, &found.entry.meta)?;
                     }
                     judged => judged?,
                 }
@@ -81,6 +82,7 @@ impl Core {
             let range = range_of(&options, found.entry.meta.size);
             let Some(range) = range.filter(|range| options.head || range.end <= CACHED) else {
                 // A range that is not there is the store's to refuse.
+                drop(found); // and with it an answer that is not read
                 return self.pass(path, options).await;
             };
             if options.head {
@@ -104,6 +106,7 @@ impl Core {
                 Err(Trouble::Store(error)) => return Err(error),
                 Err(Trouble::Cache(error)) => {
                     tracing::debug!(%error, "a get goes past the cache");
+                    drop(found);
                     return self.pass(path, options).await;
                 }
             }
@@ -335,13 +338,20 @@ impl Core {
     pub(super) fn failed(&self, entry: &Arc<Entry>, trouble: &Trouble) {
         match trouble {
             Trouble::Changed => {
-                self.count(entry, Event::Changed, 1);
+                self.changed(entry);
                 self.forget_entry(entry);
                 self.cache.invalidate(&entry.object.key);
             }
             // Its length may be out of date, if the store ignores conditions.
             Trouble::Store(_) => self.forget_entry(entry),
             Trouble::Cache(_) => {}
+        }
+    }
+
+    /// Counts a change of an object by others, once.
+    pub(super) fn changed(&self, entry: &Entry) {
+        if entry.is_changed_by_others(&self.epochs) {
+            self.count(entry, Event::Changed, 1);
         }
     }
 
@@ -371,15 +381,37 @@ fn is_conditional(options: &GetOptions) -> bool {
         || options.if_unmodified_since.is_some()
 }
 
+/// Judges the conditions of a get. Tags are compared without quotes and the mark of weak ones: some
+/// stores leave them out in listings. The text of a condition is a list of tags, or one tag that
+/// has a comma.
+fn judge(options: &GetOptions, meta: &ObjectMeta) -> Result<()> {
+    let bare = |tag: &str| {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned()
+    };
+    let tag = meta.e_tag.as_deref().map(bare);
+    let matches = |condition: &String| {
+        let mut tags = condition.split(',').chain([condition.as_str()]);
+        tag.is_some() && tags.any(|one| tag == Some(bare(one)))
+    };
+    let mut options = options.clone();
+    for condition in [&mut options.if_match, &mut options.if_none_match] {
+        if condition.as_ref().is_some_and(matches) {
+            *condition = Some("*".to_owned());
+        }
+    }
+    options.check_preconditions(meta)
+}
+
 /// Returns the range of an object of this size, or `None` if it has none.
-fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
+pub(super) fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
     match &options.range {
         None => Some(0..size),
         Some(range) => range.as_range(size).ok(),
     }
 }
 
-fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
+pub(super) fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
     let most = if options.range.is_some() { ONE_PIECE } else { ONE_OBJECT };
     range.end - range.start <= most
 }

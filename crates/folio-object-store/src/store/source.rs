@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folio_cache::Preferences;
@@ -11,11 +12,15 @@ use parking_lot::Mutex;
 
 use super::answers::Answers;
 use super::os::{
-    Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, Result, path::Path,
+    Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
+    Result, path::Path,
 };
 use crate::base::counters::{Counters, Event, Place};
 use crate::base::key::{Identity, unique};
 use crate::base::runtime::Runtime;
+
+/// The time without conditions after the store has refused one that holds.
+const MISJUDGED: Duration = Duration::from_mins(10);
 
 /// The state that the open objects share. It knows nothing of the cache: the files of the cache
 /// refer to it, and must not keep their own cache alive.
@@ -28,9 +33,13 @@ pub(super) struct Source {
     pub(super) answers: Arc<Answers>,
     pub(super) preferences: Preferences,
     pub(super) runtime: Runtime,
-    /// The store has not refused a condition yet, nor one that holds.
+    /// The store has not refused a condition yet.
     takes_conditions: AtomicBool,
-    /// The version for which a condition failed last.
+    /// The store has not refused a head yet.
+    has_heads: AtomicBool,
+    /// The moment at which the store last refused a condition that holds.
+    misjudged: Mutex<Option<Instant>>,
+    /// The version for which a condition failed last, if no answer has shown another since.
     failed: Mutex<Option<(Path, Identity)>>,
 }
 
@@ -48,15 +57,18 @@ impl Source {
         inner: Arc<dyn ObjectStore>,
         counters: Counters,
         preferences: Preferences,
+        answers: Answers,
     ) -> Self {
         Self {
             number: unique(),
             inner: Inner(inner),
             counters,
-            answers: Arc::default(),
+            answers: Arc::new(answers),
             preferences,
             runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
+            has_heads: AtomicBool::new(true),
+            misjudged: Mutex::default(),
             failed: Mutex::default(),
         }
     }
@@ -66,14 +78,26 @@ impl Source {
         *self.failed.lock() = Some((path.clone(), identity.clone()));
     }
 
-    /// Notes that the store has a version. If a condition on it has failed before, the conditions
-    /// of the store are of no use: some servers refuse a tag that they gave.
+    /// Notes that the store has a version. If a condition on it has just failed, the conditions of
+    /// the store are of no use for a while: some servers refuse a tag that they gave. An object may
+    /// return to an old version as well, so another version ends the note.
     pub(super) fn is_there(&self, path: &Path, identity: &Identity) {
-        let mut failed = self.failed.lock();
-        if failed.as_ref().is_some_and(|failed| failed.0 == *path && failed.1 == *identity) {
-            *failed = None;
-            self.takes_conditions.store(false, Relaxed);
+        let noted = self.failed.lock().take_if(|failed| failed.0 == *path);
+        if noted.is_some_and(|noted| noted.1 == *identity) {
+            *self.misjudged.lock() = Some(Instant::now());
         }
+    }
+
+    /// Forgets which condition failed: an object was written or invalidated.
+    pub(super) fn forget_failed(&self) {
+        *self.failed.lock() = None;
+    }
+
+    /// Returns `true` if conditions are of use.
+    fn takes_conditions(&self) -> bool {
+        let mut misjudged = self.misjudged.lock();
+        misjudged.take_if(|moment| moment.elapsed() >= MISJUDGED);
+        misjudged.is_none() && self.takes_conditions.load(Relaxed)
     }
 
     /// Sends one request, and counts it.
@@ -96,6 +120,33 @@ impl Source {
         result
     }
 
+    /// Asks for the metadata of an object. Of a store without heads, gets its first byte.
+    pub(super) async fn head(
+        &self,
+        path: &Path,
+        version: Option<String>,
+        place: Place,
+    ) -> Result<(ObjectMeta, Attributes)> {
+        let options = GetOptions { version, ..GetOptions::default() };
+        if self.has_heads.load(Relaxed) {
+            let head = GetOptions { head: true, ..options.clone() };
+            match self.get(path, head, place).await {
+                Err(Error::NotSupported { .. } | Error::NotImplemented { .. }) => {
+                    self.has_heads.store(false, Relaxed);
+                }
+                result => return result.map(|it| (it.meta, it.attributes)),
+            }
+        }
+        let first = GetOptions { range: Some(GetRange::Bounded(0..1)), ..options.clone() };
+        match self.get(path, first, place).await {
+            // An empty object has no first byte.
+            Err(error) if !is_answer(&error) => {
+                self.get(path, options, place).await.map(|it| (it.meta, it.attributes))
+            }
+            result => result.map(|it| (it.meta, it.attributes)),
+        }
+    }
+
     /// Sends a request with the condition that `conditional` adds, or without if the store takes
     /// none. The caller checks the answer in both cases.
     pub(super) async fn get_if(
@@ -106,7 +157,7 @@ impl Source {
         place: Place,
     ) -> Result<GetResult> {
         let mut with_condition = options.clone();
-        if !self.takes_conditions.load(Relaxed) || !conditional(&mut with_condition) {
+        if !self.takes_conditions() || !conditional(&mut with_condition) {
             return self.get(path, options, place).await;
         }
         match self.get(path, with_condition, place).await {

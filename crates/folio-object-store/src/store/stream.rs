@@ -2,19 +2,21 @@
 //! way. A piece that is cached is not requested.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use folio_cache::{Advice, File, Priority};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, Stream};
+use futures_util::{FutureExt, StreamExt};
 
 use super::Core;
-use super::answers::Kept;
+use super::answers::{Answer, Get, Kept, KeptPiece};
 use super::entry::Found;
 use super::error::{Trouble, changed, own};
-use super::object::Refusal;
-use super::os::Result;
+use super::get_result;
+use super::object::{Object, Refusal};
+use super::os::{GetResult, Result};
 use super::source::{is_stream, stream_of};
 use crate::base::counters::Event;
 
@@ -23,6 +25,9 @@ const PIECE: u64 = 1 << 20;
 
 /// The share of the cache that a piece may pin: one part in so many.
 const SHARE: u64 = 64;
+
+/// The number of pieces of which the end of a request looks whether they are cached, at most.
+const LOOKED: u32 = 4096;
 
 /// The length of a page.
 const PAGE: u64 = 4096;
@@ -50,12 +55,13 @@ enum From {
 impl Reading {
     pub(super) fn new(
         core: Arc<Core>,
-        found: Found,
+        mut found: Found,
         range: Range<u64>,
         advice: Option<Advice>,
         priority: Option<Priority>,
     ) -> Self {
-        Self { core, found, left: range, advice, priority, from: From::Nowhere, answer: None }
+        let answer = found.answer.take();
+        Self { core, found, left: range, advice, priority, from: From::Nowhere, answer }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
@@ -88,6 +94,7 @@ impl Reading {
                 Err(Trouble::Changed) => return Err(changed(&self.found.entry.meta.location)),
                 Err(Trouble::Cache(error)) => {
                     tracing::debug!(%error, "a stream goes past the cache");
+                    self.answer = None;
                     let object = &self.found.entry.object;
                     let result = object.get(self.left.clone()).await;
                     let result = result.map_err(|refusal| match refusal {
@@ -104,25 +111,15 @@ impl Reading {
         let entry = &self.found.entry;
         if let From::Nowhere = self.from {
             self.core.source.runtime.remember();
-            // The request of the stream is all that is read ahead.
-            let advice = Some(self.advice.unwrap_or(Advice::Random));
             let ranges = std::slice::from_ref(&self.left);
-            self.from = From::Cache(self.core.file(entry, ranges, advice, self.priority)?);
+            let file = self.core.file(entry, ranges, Some(self.advised()), self.priority)?;
+            self.from = From::Cache(file);
         }
-        let most = self.most();
         let bytes = match &mut self.from {
             From::Nowhere => unreachable!("it was set above"),
             From::Cache(file) => {
-                let end = (self.left.start / PAGE * PAGE + most).min(self.left.end);
-                let (at, len) = (self.left.start, (end - self.left.start) as usize);
-                if let Some(bytes) = file.try_bytes(at, len) {
-                    self.core.count(entry, Event::BytesHit, bytes.len() as u64);
-                    bytes
-                } else {
-                    let file = file.clone();
-                    self.request(&file).await?;
-                    file.bytes_async(at, len).await?
-                }
+                let file = file.clone();
+                self.through_cache(&file).await?
             }
             From::Store(stream) => {
                 let mut bytes = Bytes::new();
@@ -154,7 +151,9 @@ impl Reading {
         let most = self.most();
         let is_cached = |at| file.try_bytes(at, 1).is_some();
         let mut at = self.left.start / PAGE * PAGE + most;
-        while at < self.left.end {
+        let mut looked = 0;
+        while at < self.left.end && looked < LOOKED {
+            looked += 1;
             let last = (at + most).min(self.left.end) - 1;
             if is_cached(at) && is_cached(last) {
                 return at;
@@ -164,26 +163,132 @@ impl Reading {
         self.left.end
     }
 
-    /// Requests what is left up to what is cached, unless the bytes that come next are on their
-    /// way. With the advice that the caller gave, the cache requests what it needs.
-    async fn request(&mut self, file: &File) -> Result<(), Trouble> {
-        let object = &self.found.entry.object;
-        let (source, key) = (&self.core.source, &object.key);
-        let is_left_to_the_cache = matches!(self.advice, Some(Advice::Sequential | Advice::Normal));
-        if is_left_to_the_cache || source.answers.has(key, self.left.start) {
-            return Ok(());
+    /// Returns the next piece: from the cache, or from an answer on its way into the cache.
+    async fn through_cache(&mut self, file: &File) -> Result<Bytes, Trouble> {
+        let entry = Arc::clone(&self.found.entry);
+        let first = self.left.start / PAGE * PAGE;
+        let end = (first + self.most()).min(self.left.end);
+        let (at, len) = (self.left.start, (end - self.left.start) as usize);
+        let mut waited = false;
+        loop {
+            if let Some(bytes) = file.try_bytes(at, len) {
+                if !waited {
+                    self.core.count(&entry, Event::BytesHit, bytes.len() as u64);
+                }
+                return Ok(bytes);
+            }
+            // With the advice that the caller gave, the cache requests what it needs.
+            if matches!(self.advice, Some(Advice::Sequential | Advice::Normal)) {
+                self.answer = None;
+                // Opened again, so that the cache asks this store, and no other of its name.
+                let ranges = std::slice::from_ref(&self.left);
+                self.core.file(&entry, ranges, self.advice, self.priority)?;
+                return Ok(file.bytes_async(at, len).await?);
+            }
+            let size = entry.object.identity.size;
+            let pages = first..end.div_ceil(PAGE).saturating_mul(PAGE).min(size);
+            if let Some(piece) = self.fetch(file, pages).await? {
+                return Ok(self.publish(&piece, at, len));
+            }
+            waited = true;
         }
-        let start = self.left.start / PAGE * PAGE;
-        let end =
-            self.end_of_request(file).div_ceil(PAGE).saturating_mul(PAGE).min(object.identity.size);
-        let result = object.get(start..end).await.map_err(|refusal| match refusal {
-            Refusal::Changed => Trouble::Changed,
-            Refusal::Store(error) => Trouble::Store(error),
-        })?;
-        if is_stream(&result.payload) {
-            let answers = vec![(result.range.clone(), stream_of(result.payload))];
-            self.answer = Some(source.answers.keep(key.clone(), answers));
-        }
-        Ok(())
     }
+
+    /// Reads the bytes of a piece from the answer of this stream, from one of another stream that
+    /// is at the same byte, or from a new one. Returns `None` if another stream has read it.
+    ///
+    /// While it waits, this stream keeps no answer that is not read.
+    async fn fetch(
+        &mut self,
+        file: &File,
+        pages: Range<u64>,
+    ) -> Result<Option<KeptPiece>, Trouble> {
+        let object = Arc::clone(&self.found.entry.object);
+        let answers = Arc::clone(&self.core.source.answers);
+        let key = &object.key;
+        let kept = self.answer.take();
+        let kept = kept.unwrap_or_else(|| answers.get(key.clone(), Arc::default()));
+        let mut answer = answers.take(key, pages.start, kept.mark());
+        let is_new = answer.is_none();
+        let next = is_new.then(|| answers.get(key.clone(), Arc::default()));
+        let mark = Arc::clone(next.as_ref().unwrap_or(&kept).mark());
+        let end = if is_new { self.end_of_request(file) } else { pages.end };
+        let seat = self.core.pieces.board(&(key.clone(), pages.start), || {
+            let (object, answer) = (Arc::clone(&object), answer.take());
+            let runtime = &self.core.source.runtime;
+            let fetched = fetch_piece(object, answer, mark, pages, end);
+            runtime.enter(Box::pin(async move { Some(fetched.await) }))
+        });
+        if let Some(answer) = answer {
+            answers.put_back(key, answer);
+        }
+        kept.clear();
+        self.answer = Some(match next {
+            Some(next) if seat.begins() => next, // the drop of the other ends it
+            _ => kept,
+        });
+        seat.await.transpose()
+    }
+
+    /// Puts a piece into the cache, if that needs no wait, and returns it.
+    fn publish(&self, piece: &KeptPiece, at: u64, len: usize) -> Bytes {
+        let ranges = std::slice::from_ref(&self.left);
+        let entry = &self.found.entry;
+        // Opened anew, so that the fill asks this store for the piece, and no other of its name.
+        if let Ok(file) = self.core.file(entry, ranges, Some(self.advised()), self.priority) {
+            let mut published = pin!(file.bytes_async(at, len));
+            // The first poll may end early, to let other tasks run.
+            for _ in 0..2 {
+                match published.as_mut().now_or_never() {
+                    Some(Ok(bytes)) if !bytes.is_empty() => return bytes,
+                    Some(_) => break,
+                    None => {}
+                }
+            }
+        }
+        let bytes = piece.bytes(at, len);
+        self.core.count(entry, Event::BytesPassed, bytes.len() as u64);
+        bytes
+    }
+
+    /// Returns the advice of the file: the request of the stream is all that is read ahead.
+    fn advised(&self) -> Advice {
+        self.advice.unwrap_or(Advice::Random)
+    }
+}
+
+/// Reads a piece from an answer, or from a new one. What is left of it stays for the next piece.
+async fn fetch_piece(
+    object: Arc<Object>,
+    answer: Option<Answer>,
+    mark: Arc<Get>,
+    pages: Range<u64>,
+    end: u64,
+) -> Result<KeptPiece, Trouble> {
+    let answers = &object.source.answers;
+    let end = end.div_ceil(PAGE).saturating_mul(PAGE).clamp(pages.end, object.identity.size);
+    let mut answer = if let Some(answer) = answer {
+        answer
+    } else {
+        let result = object.get(pages.start..end).await?;
+        let GetResult { payload, meta, range, attributes, .. } = result;
+        if is_stream(&payload) {
+            Answer::new(range, stream_of(payload), mark)
+        } else {
+            // A file. It is read at once, and opened again for the next piece.
+            let result = get_result(payload, meta, pages.clone(), attributes);
+            let bytes = async move { result.bytes().await };
+            Answer::new(pages.clone(), stream::once(bytes).boxed(), mark)
+        }
+    };
+    let room = answers.room_anyway(pages.end - pages.start);
+    let fetched = |bytes| object.count_fetched(bytes);
+    let read = answer.read(pages.start, pages.end, fetched).await;
+    let mut piece = read.map_err(Trouble::Store)?;
+    answers.put_back(&object.key, answer);
+    if piece.end() < pages.end {
+        // The answer has ended early. What is missing is requested again.
+        piece.push(object.bytes(piece.end()..pages.end).await?);
+    }
+    Ok(answers.keep_piece(object.key.clone(), piece, room))
 }

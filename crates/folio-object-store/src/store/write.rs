@@ -34,7 +34,7 @@ impl Write {
     }
 
     /// Begins a write that is counted already.
-    fn forget(core: &Arc<Core>, path: &Path) -> Self {
+    pub(super) fn forget(core: &Arc<Core>, path: &Path) -> Self {
         core.epochs.begin_write(path.as_ref());
         core.drop_known(path);
         Self { core: Arc::clone(core), path: path.clone(), certain: false }

@@ -77,6 +77,36 @@ fn gets_of_an_object_that_is_too_old_share_the_validation() {
 }
 
 #[test]
+fn a_read_after_a_write_waits_for_no_request_from_before() {
+    for mode in [Consistency::Immutable, HOUR] {
+        for writes in [true, false] {
+            let mut bare = Tricky::in_memory();
+            bare.gate = Some(Semaphore::new(0));
+            let (bare, store) = over(bare, mode);
+            run(async {
+                put(&bare.inner, "a", &pattern(1, 10_000)).await;
+                let path = Path::from("a");
+                let mut hung = Box::pin(store.get(&path));
+                assert!((&mut hung).now_or_never().is_none());
+                if writes {
+                    let write = store.put(&path, pattern(2, 9000).into());
+                    let mut write = Box::pin(write);
+                    assert!((&mut write).now_or_never().is_none());
+                    drop(write);
+                } else {
+                    store.invalidate(&path);
+                }
+                let mut get = Box::pin(store.get_range(&path, 0..10));
+                assert!((&mut get).now_or_never().is_none());
+                assert_eq!(bare.requests().len(), 2, "{mode:?}: it has a request of its own");
+                bare.gate.as_ref().unwrap().add_permits(1000);
+                assert_eq!(get.await.unwrap(), pattern(1, 10)[..]);
+            });
+        }
+    }
+}
+
+#[test]
 fn dropped_gets_and_streams_leave_nothing() {
     for mode in MODES {
         let mut bare = Tricky::in_memory();
@@ -153,4 +183,18 @@ fn readers_on_many_threads_never_sleep_for_good() {
     });
     drop(store);
     assert_eq!(Arc::strong_count(&bare), 1);
+}
+
+#[test]
+fn a_runtime_that_has_ended_is_not_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), pattern(1, 20_000)).unwrap();
+    let bare = super::os::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+    let options = super::Options::new().consistency(Consistency::Immutable);
+    let store = CachedStore::with_options(Arc::new(bare), &super::cache(), options);
+    let path = Path::from("a");
+    run(async { store.get_range(&path, 0..10).await.unwrap() });
+    // Its runtime is gone. Outside of any, this store answers at once.
+    let bytes = store.get_range(&path, 10_000..10_010).now_or_never().expect("an answer");
+    assert_eq!(bytes.unwrap(), pattern(1, 20_000)[10_000..10_010]);
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::os::{Error, GetOptions, GetRange, ObjectStoreExt};
-use super::{Consistency, HOUR, MODES, get, in_memory, pattern, put, run};
+use super::tricky::Tags;
+use super::{Consistency, HOUR, MODES, Tricky, get, in_memory, over, pattern, put, run};
 
 /// Returns what a get with these options says.
 fn said(result: &Result<Vec<u8>, Error>) -> &'static str {
@@ -114,4 +115,27 @@ fn a_condition_that_fails_at_once_is_the_stores_answer() {
         assert_eq!(error.to_string(), expected.to_string());
         assert_eq!(bare.counts(), (1, 0));
     });
+}
+
+#[test]
+fn tags_are_compared_without_quotes_and_with_commas() {
+    for (tags, tag) in [(Tags::Size, "size,100"), (Tags::Weak, "same")] {
+        let mut bare = Tricky::in_memory();
+        bare.tags = tags;
+        *bare.modified.lock().unwrap() = Some("2020-01-01T00:00:00Z");
+        let (bare, store) = over(bare, HOUR);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, 100)).await;
+            let kept = store.head(&"a".into()).await.unwrap().e_tag.unwrap();
+            for tag in [tag, &format!("\"{tag}\""), &format!("W/\"{tag}\""), &kept] {
+                let options = GetOptions { if_match: Some(tag.into()), ..GetOptions::default() };
+                assert_eq!(get(&store, "a", options).await.unwrap(), pattern(1, 100), "{tag}");
+                let options =
+                    GetOptions { if_none_match: Some(tag.into()), ..GetOptions::default() };
+                assert_eq!(said(&get(&store, "a", options).await), "not modified", "{tag}");
+            }
+            let options = GetOptions { if_match: Some("\"x\"".into()), ..GetOptions::default() };
+            assert_eq!(said(&get(&store, "a", options).await), "precondition");
+        });
+    }
 }

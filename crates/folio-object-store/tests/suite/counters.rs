@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use folio_cache::PageHandle;
 use folio_object_store::StoreStats;
+use futures_util::StreamExt;
 
 use super::os::{ObjectStore, ObjectStoreExt};
 use super::tricky::{Fault, unavailable};
@@ -134,5 +135,27 @@ fn empty_and_long_pieces_of_a_stream_past_the_cache() {
         put(&bare.inner, "a", &pattern(1, LEN)).await;
         bare.next([Fault::Odd]);
         assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, LEN));
+    });
+}
+
+#[test]
+fn a_change_by_others_counts_once_and_an_own_write_does_not() {
+    run(async {
+        let (bare, store) = in_memory(Consistency::Validated);
+        put(&bare.inner, "a", &pattern(1, 100_000)).await;
+        store.get_range(&"a".into(), 0..10).await.unwrap();
+        put(&bare.inner, "a", &pattern(2, 100_001)).await;
+        store.get_range(&"a".into(), 50_000..50_010).await.unwrap();
+        assert_eq!(store.stats().changed, 1);
+
+        let (bare, store) = in_memory(Consistency::Immutable);
+        put(&bare.inner, "a", &pattern(1, 4 << 20)).await;
+        store.head(&"a".into()).await.unwrap();
+        let mut stream = store.get(&"a".into()).await.unwrap().into_stream();
+        put(&store, "a", &pattern(2, 5 << 20)).await;
+        assert!(stream.next().await.unwrap().is_err());
+        assert_eq!(store.stats().changed, 0);
+        store.rename(&"a".into(), &"b".into()).await.unwrap();
+        assert_eq!(store.stats().writes, 2);
     });
 }

@@ -173,3 +173,20 @@ fn objects_past_16_tib_are_cached_up_to_there() {
         assert_eq!(whole.next().await.unwrap().unwrap()[4096], 1);
     });
 }
+
+#[test]
+fn the_first_piece_of_a_huge_stream_comes_at_once() {
+    let inner: Arc<dyn ObjectStore> = Arc::new(super::stores::One(Huge));
+    let options = Options::new().consistency(Consistency::Immutable);
+    let store = CachedStore::with_options(inner, &super::cache(), options);
+    run(async {
+        let path = Path::from("huge");
+        store.head(&path).await.unwrap();
+        let options = GetOptions::new().with_range(Some(0..1 << 44));
+        let mut stream = store.get_opts(&path, options).await.unwrap().into_stream();
+        let begun = std::time::Instant::now();
+        stream.next().await.unwrap().unwrap();
+        // A look at each of its 64 million pieces takes longer.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+    });
+}

@@ -8,6 +8,7 @@ mod counters;
 mod differ;
 mod faults;
 mod integration;
+mod limited;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -17,6 +18,7 @@ mod reads;
 mod secrets;
 mod sharing;
 mod stores;
+mod streams;
 mod tricky;
 mod validators;
 

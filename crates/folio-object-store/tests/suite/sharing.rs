@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use folio_object_store::Advice;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
-use super::os::ObjectStore;
-use super::os::ObjectStoreExt;
+use super::os::{GetOptions, ObjectStore, ObjectStoreExt};
+use super::tricky::{Fault, unavailable};
 use super::{CachedStore, Consistency, Options, Tricky, cache, pattern, put, run, whole};
 
 fn immutable() -> Options {
@@ -129,4 +130,35 @@ fn the_cache_is_freed_with_its_last_handle() {
     drop((store, cache));
     // The pages held the store, and nothing holds the pages.
     assert_eq!(Arc::strong_count(&bare), 1);
+}
+
+#[test]
+fn a_stream_asks_its_own_store_and_no_other_of_its_id() {
+    for advice in [None, Some(Advice::Normal)] {
+        let cache = cache();
+        let [mut first, second] = [1, 2].map(|_| Tricky::in_memory());
+        first.inner = Arc::clone(&second.inner);
+        let bare = [first, second].map(Arc::new);
+        let stores = bare
+            .clone()
+            .map(|bare| CachedStore::with_options(bare, &cache, immutable().id("bucket")));
+        run(async {
+            put(&bare[0].inner, "a", &pattern(1, 12 << 20)).await;
+            let mut options = GetOptions::default();
+            advice.map(|advice| options.extensions.insert(advice));
+            let result = stores[0].get_opts(&"a".into(), options).await.unwrap();
+            let mut stream = result.into_stream();
+            let mut read = stream.try_next().await.unwrap().unwrap().to_vec();
+            bare[1].requests();
+            loop {
+                // The other opens the object, and may send no request any more.
+                stores[1].get_range(&"a".into(), 0..10).await.unwrap();
+                bare[1].next((0..9).map(|_| Fault::Error(unavailable)));
+                let Some(bytes) = stream.try_next().await.unwrap() else { break };
+                read.extend_from_slice(&bytes);
+                bare[1].faults.lock().unwrap().clear();
+            }
+            assert!(read == pattern(1, 12 << 20));
+        });
+    }
 }

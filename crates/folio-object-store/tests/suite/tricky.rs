@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 pub(super) enum Tags {
     Strong,
     Weak,
+    /// A strong one with a comma, which says the size alone.
+    Size,
     None,
 }
 
@@ -89,6 +91,8 @@ pub(super) struct Tricky {
     pub(super) gate: Option<Semaphore>,
     /// Answers wait here before they are sent, if it is set.
     pub(super) late: Option<Semaphore>,
+    /// Heads are refused.
+    pub(super) headless: bool,
     /// The error of each write, which takes effect before.
     pub(super) late_errors: bool,
     /// Deletes of missing objects are reported before all others.
@@ -109,6 +113,7 @@ impl Tricky {
             delay: Duration::ZERO,
             gate: None,
             late: None,
+            headless: false,
             late_errors: false,
             errors_first: false,
             jitter: None,
@@ -198,6 +203,7 @@ impl Tricky {
         match self.tags {
             Tags::Strong => {}
             Tags::Weak => meta.e_tag = Some("W/\"same\"".to_owned()),
+            Tags::Size => meta.e_tag = Some(format!("\"size,{}\"", meta.size)),
             Tags::None => meta.e_tag = None,
         }
     }
@@ -270,6 +276,9 @@ impl ObjectStore for Tricky {
             if_match: options.if_match.is_some(),
             if_none_match: options.if_none_match.is_some(),
         });
+        if self.headless && options.head {
+            return Err(Error::NotSupported { source: "no heads".into() });
+        }
         self.wait().await;
         if self.jitter().await {
             return Err(unavailable(location));
@@ -300,7 +309,9 @@ impl ObjectStore for Tricky {
                 let source = "a weak ETag never matches".into();
                 return Err(Error::Precondition { path: location.to_string(), source });
             }
-            options.check_preconditions(&meta)?;
+            if self.tags != Tags::Size || options.if_match != meta.e_tag {
+                options.check_preconditions(&meta)?;
+            }
             (options.if_match, options.if_none_match) = (None, None);
         }
         let head = options.head;

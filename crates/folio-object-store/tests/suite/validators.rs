@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::os::{Error, ObjectStore, ObjectStoreExt};
 use super::tricky::{Conditions, Fault, Tags};
-use super::{Consistency, HOUR, MODES, Tricky, over, pattern, put, run, whole};
+use super::{Consistency, HOUR, MODES, Tricky, in_memory, over, pattern, put, run, whole};
 
 const LEN: usize = 10_000;
 
@@ -196,6 +196,7 @@ fn a_store_that_refuses_conditions_is_asked_without() {
     let (bare, store) = over(tricky(Tags::Strong, Conditions::Refused), Consistency::Validated);
     run(async {
         put(&bare.inner, "a", &pattern(1, LEN)).await;
+        store.head(&"a".into()).await.unwrap();
         for _ in 0..3 {
             whole(&store, "a").await.unwrap();
         }
@@ -255,5 +256,63 @@ fn an_object_that_shrinks_is_not_read_past_its_end() {
                 assert_eq!(whole(&store, "a").await.unwrap(), pattern(2, 5000), "{mode:?}");
             });
         }
+    }
+}
+
+#[test]
+fn an_object_that_is_written_again_shows_its_new_time() {
+    for mode in ASKING {
+        let (bare, store) = in_memory(mode);
+        run(async {
+            put(&bare.inner, "a", &pattern(1, LEN)).await;
+            for time in [OLDER, "2021-05-01T00:00:00Z"] {
+                // The tag stays as it is.
+                *bare.modified.lock().unwrap() = Some(time);
+                whole(&store, "a").await.unwrap();
+                assert_eq!(
+                    store.head(&"a".into()).await.unwrap(),
+                    bare.head(&"a".into()).await.unwrap()
+                );
+            }
+            assert_eq!(store.stats().changed, 0);
+        });
+    }
+}
+
+#[test]
+fn an_object_that_returns_to_an_old_version_keeps_conditions() {
+    let (bare, store) = over(tricky(Tags::Size, Conditions::Kept), HOUR);
+    run(async {
+        for path in ["a", "z"] {
+            put(&bare.inner, path, &pattern(1, 100_000)).await;
+        }
+        store.get_range(&"a".into(), 0..10).await.unwrap();
+        put(&bare.inner, "a", &pattern(1, 100_001)).await;
+        store.get_range(&"a".into(), 50_000..50_010).await.unwrap();
+        put(&store, "a", &pattern(1, 100_000)).await;
+        store.get_range(&"a".into(), 0..10).await.unwrap();
+        store.head(&"z".into()).await.unwrap();
+        bare.requests();
+        store.get_range(&"z".into(), 90_000..90_010).await.unwrap();
+        assert!(bare.requests()[0].if_match, "later requests have conditions");
+    });
+}
+
+#[test]
+fn a_store_without_heads_is_asked_for_a_byte() {
+    for mode in MODES {
+        let (bare, store) = over(Tricky { headless: true, ..Tricky::in_memory() }, mode);
+        run(async {
+            for len in [LEN, 0, 5] {
+                put(&bare.inner, "a", &pattern(1, len)).await;
+                store.invalidate(&"a".into());
+                for _ in 0..3 {
+                    assert_eq!(whole(&store, "a").await.unwrap(), pattern(1, len), "{mode:?}");
+                }
+            }
+            put(&bare.inner, "a", &pattern(2, LEN)).await;
+            let newest = ASKING.contains(&mode);
+            assert_eq!(whole(&store, "a").await.unwrap().len() == LEN, newest, "{mode:?}");
+        });
     }
 }
