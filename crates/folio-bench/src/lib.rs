@@ -7,7 +7,8 @@
 //!
 //! Folders, each of which uses only those before it: `harness` (how a benchmark is described, run,
 //! sampled and reported), `support` (what several benchmarks share), [`replay`] (traces of page
-//! references), [`scratch`] (temporary files), `benchmarks` (one file each, and the table [`BENCHMARKS`]).
+//! references), [`scratch`] (temporary files), `benchmarks` (one file each, and the table
+//! [`BENCHMARKS`]).
 
 #![forbid(unsafe_code)]
 

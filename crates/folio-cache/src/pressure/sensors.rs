@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// A socket whose other end is closed can be read for ever: poll(2) has the event and `POLLHUP`.
+    /// A socket of which the other end is closed can be read for ever.
     #[test]
     fn a_source_that_is_gone_signals_no_more() {
         let (own, mut other) = UnixStream::pair().unwrap();

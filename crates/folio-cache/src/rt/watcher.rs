@@ -71,7 +71,7 @@ pub(crate) struct Watched {
     pub(crate) event: PollFlags,
 }
 
-/// What poll(2) says of a descriptor.
+/// The answer of poll(2) for a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Polled {
     pub(crate) has_event: bool,

@@ -379,7 +379,8 @@ fn an_environment_at_fault_is_named_and_nothing_is_left() {
     fill(dir.path(), 3, 100_000);
     for (limit, name) in [("-n 24", "`ulimit -n`"), ("-f 1", "`ulimit -f`")] {
         let shell = format!(
-            "trap '' XFSZ; ulimit {limit}; exec \"$0\" torture --json --threads 2 --seconds 600 \"$1\""
+            "trap '' XFSZ; ulimit {limit}; \
+             exec \"$0\" torture --json --threads 2 --seconds 600 \"$1\""
         );
         let output = Command::new("sh")
             .args(["-c", &shell, env!("CARGO_BIN_EXE_folio")])
