@@ -6,8 +6,8 @@
 //! sample is discarded if its threads did not run at the same time, or waited for a CPU.
 //!
 //! Folders, each of which uses only those before it: `harness` (how a benchmark is described, run,
-//! sampled and reported), `support` (what several benchmarks share), [`replay`] (traces of page
-//! references), [`scratch`] (temporary files), `benchmarks` (one file each, and the table
+//! sampled and reported), `support` (what several benchmarks share, such as temporary files:
+//! [`scratch`]), [`replay`] (traces of page references), `benchmarks` (one file each, and the table
 //! [`BENCHMARKS`]).
 
 #![forbid(unsafe_code)]
@@ -15,10 +15,10 @@
 mod benchmarks;
 mod harness;
 pub mod replay;
-pub mod scratch;
 mod support;
 
 pub use benchmarks::BENCHMARKS;
 pub use harness::{
     Ask, Benchmark, Distance, Line, Ratio, Report, Row, Scenario, Shape, Table, Unit,
 };
+pub use support::scratch;

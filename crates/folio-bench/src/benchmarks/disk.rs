@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::scratch::ScratchFile;
 use folio_cache::{Cache, File, LocalFile, ReadRequest};
 use folio_frames::{Arena, FrozenFolio, Order, UserSpace};
 use folio_ref::DefaultScheme;
@@ -28,6 +27,7 @@ use rustix::fs::OFlags;
 
 use crate::harness::{Ask, Ratio, Report, Row, Scenario, Unit};
 use crate::support::executor::drive;
+use crate::support::scratch::ScratchFile;
 
 /// The file's length.
 const FILE: u64 = 1 << 30;

@@ -9,13 +9,13 @@ use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::scratch::ScratchFile;
 use folio_cache::{CacheBuilder, File};
 use folio_ref::{DefaultScheme, Scheme};
 
 use crate::harness::{Ask, Contender, Matrix, Report, Scenario, Shape, Unit, thread_counts};
 use crate::support::files::memory_folder;
 use crate::support::schemes::for_each_scheme;
+use crate::support::scratch::ScratchFile;
 
 /// All threads read the same file.
 const SAME: &str = "same file";

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
-use crate::scratch::ScratchFile;
 use folio_frames::FRAME_SIZE;
 use folio_ref::{DefaultScheme, Scheme};
 
@@ -16,6 +15,7 @@ use crate::support::baselines::{self, Baseline, Page};
 use crate::support::files::{Bytes, cached};
 use crate::support::reads::{Cached, HOT, Memcpy, cached_and_pinned, reads};
 use crate::support::schemes::for_each_scheme;
+use crate::support::scratch::ScratchFile;
 
 /// 64 bytes anywhere.
 const UNIFORM: &str = "uniform-64";

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::scratch::ScratchFile;
 use folio_cache::{Cache, File, OpenOptions};
 use parking_lot::Mutex;
 use vmap::MapMut;
@@ -23,6 +22,7 @@ use crate::harness::{
     Ask, Contender, Matrix, Ratio, Report, Row, Scenario, Shape, Unit, one_and_all,
 };
 use crate::support::files::memory_folder;
+use crate::support::scratch::ScratchFile;
 
 /// Writes of 64 bytes at offset 0, by all threads.
 const HOT: &str = "hot-64";

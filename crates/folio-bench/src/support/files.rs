@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::scratch::ScratchFile;
 use folio_cache::{CacheBuilder, File};
 use folio_frames::{Arena, BLOCK_ORDER, FRAME_SIZE, FolioRef, MAX_ORDER, Order, UserSpace};
 use folio_ref::Scheme;
 use vmap::Map;
+
+use crate::support::scratch::ScratchFile;
 
 /// The mount point of the kernel's in-memory file system.
 const TMPFS: &str = "/dev/shm";

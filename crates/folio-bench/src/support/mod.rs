@@ -16,6 +16,7 @@ pub(crate) mod range_caches;
 pub(crate) mod range_readers;
 pub(crate) mod reads;
 pub(crate) mod schemes;
+pub mod scratch;
 pub(crate) mod store;
 pub(crate) mod tail_subjects;
 pub(crate) mod traces;
