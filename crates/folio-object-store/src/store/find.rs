@@ -14,7 +14,7 @@ use super::entry::{Entry, Found, Origin};
 use super::os::{
     Attributes, Error, GetOptions, GetRange, GetResult, ObjectMeta, Result, path::Path,
 };
-use super::read::{ONE_PIECE, is_one_piece, range_of};
+use super::piece::{ONE_PIECE, is_one_piece, range_of};
 use super::source::{identity_of, is_stream, stream_of};
 use crate::Consistency;
 use crate::base::counters::{Event, Place};

@@ -8,6 +8,7 @@ mod forward;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod object;
+mod piece;
 mod read;
 mod source;
 mod stream;

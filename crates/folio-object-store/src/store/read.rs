@@ -18,18 +18,13 @@ use super::object::Refusal;
 use super::os::{
     Error, GetOptions, GetResult, GetResultPayload, ObjectMeta, Result, coalesce_ranges, path::Path,
 };
+use super::piece::{is_one_piece, range_of};
 use super::source::{is_stream, stream_of};
 use super::stream::Reading;
 use crate::base::counters::Event;
 
 /// The number of times that a get begins anew because the object has changed.
 const ATTEMPTS: usize = 5;
-
-/// Ranges up to this length are read before the get returns, so that they are one piece.
-pub(super) const ONE_PIECE: u64 = 8 << 20;
-
-/// Whole objects up to this length too.
-const ONE_OBJECT: u64 = 1 << 20;
 
 /// The length of reads near the end of an object that are taken for footers.
 const FOOTER: u64 = 1 << 20;
@@ -401,19 +396,6 @@ fn judge(options: &GetOptions, meta: &ObjectMeta) -> Result<()> {
         }
     }
     options.check_preconditions(meta)
-}
-
-/// Returns the range of an object of this size, or `None` if it has none.
-pub(super) fn range_of(options: &GetOptions, size: u64) -> Option<Range<u64>> {
-    match &options.range {
-        None => Some(0..size),
-        Some(range) => range.as_range(size).ok(),
-    }
-}
-
-pub(super) fn is_one_piece(options: &GetOptions, range: &Range<u64>) -> bool {
-    let most = if options.range.is_some() { ONE_PIECE } else { ONE_OBJECT };
-    range.end - range.start <= most
 }
 
 fn advice_of(options: &GetOptions) -> Option<Advice> {
