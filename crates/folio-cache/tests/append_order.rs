@@ -319,7 +319,7 @@ fn appends_come_before_a_longer_file_or_a_hole() {
 /// The file can be made longer although its pages cannot be written.
 #[test]
 fn a_file_that_cannot_be_written_can_be_made_longer() {
-    let cache: Cache = Cache::new(2 << 20).unwrap();
+    let cache: Cache = Cache::builder().capacity(2 << 20).io_threads(0).build().unwrap();
     let memory = Arc::new(Memory::new(b""));
     let file = cache.open_backing(memory.clone()).unwrap();
     file.append(&[7; 4096]).unwrap();

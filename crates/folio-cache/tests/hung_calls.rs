@@ -86,7 +86,10 @@ struct Flushing {
 
 fn begin(hang: Hang) -> Flushing {
     let cache: Cache = Cache::new(8 << 20).unwrap();
+    // The flusher comes after the call hangs.
+    cache.set_io_threads(0);
     let (sick, file) = hang(&cache);
+    cache.set_io_threads(16);
     let memory = Arc::new(Memory::new(b"old"));
     let healthy = cache.open_backing(memory.clone()).unwrap();
     healthy.write_at(b"new", 0).unwrap();
@@ -213,7 +216,7 @@ fn a_healthy_file_is_written_beside_many_slow_ones() {
 /// The fill reads a page between the end of the backing and a dirty page.
 #[test]
 fn a_discard_does_not_wait_for_a_fill_that_hangs() {
-    let cache: Cache = Cache::new(8 << 20).unwrap();
+    let cache: Cache = Cache::builder().capacity(8 << 20).io_threads(0).build().unwrap();
     let sick = Hanging::new(&[1; 4096]);
     let file = cache.open_backing(sick.clone()).unwrap();
     file.write_at(b"new", 10 * PAGE).unwrap();

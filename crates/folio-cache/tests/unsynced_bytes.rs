@@ -104,7 +104,7 @@ fn very_many_ranges_are_bounded() {
 
 #[test]
 fn a_discard_keeps_what_it_does_not_drop() {
-    let cache: Cache = Cache::new(8 * MIB).unwrap();
+    let cache: Cache = Cache::builder().capacity(8 * MIB).io_threads(0).build().unwrap();
     let (backing, file) = open(&cache, 0);
     file.write_all_at(&[7; 4096], 0).unwrap();
     file.flush().unwrap();

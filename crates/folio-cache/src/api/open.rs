@@ -232,6 +232,7 @@ pub(crate) fn open_mapping<S: Scheme>(
     let generation = backing.generation();
     let removals = shared.registry.removals();
     let version = backing.version()?;
+    let len = version.len;
     file_room::check(shared, Mapping::<S>::BYTES)?;
     // No call of the backing: the lock of all files is held.
     let make = |id| Mapping::new(shared, id, backing, version);
@@ -242,22 +243,26 @@ pub(crate) fn open_mapping<S: Scheme>(
         let message = format!("{file_id:?} is the key of an object of a distant store");
         return Err(error(io::ErrorKind::InvalidInput, message));
     }
+    {
+        // Under the lock: another open of the file takes it, or finds that it was taken.
+        let mut all = shared.left_unsynced.lock();
+        if let Some(mut left) = all.take(&key) {
+            if found == Found::Nothing {
+                // Another program has cut off what is past the end.
+                left.cut(len);
+            }
+            if left.is_of(generation) {
+                mapping.make_writing().unsynced.inherit(left, shared.unsynced_room());
+            } else {
+                left.uncount(shared.unsynced_room());
+            }
+        }
+    }
     if found != Found::Nothing {
         refresh::revalidate(&mapping)?;
     }
     if found == Found::Open {
         return Ok(mapping);
-    }
-    let left = shared.left_unsynced.lock().take(&key);
-    if let Some(left) = left {
-        let (unsynced, room) = (&mapping.make_writing().unsynced, shared.unsynced_room());
-        if left.is_of(generation) {
-            unsynced.inherit(left, room);
-            // Another program has cut these off.
-            unsynced.forget(&(mapping.len()..u64::MAX));
-        } else {
-            left.uncount(room);
-        }
     }
     file_room::grown(shared);
     Ok(mapping)

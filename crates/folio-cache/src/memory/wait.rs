@@ -3,8 +3,7 @@
 //! | the memory is | it waits |
 //! | --- | --- |
 //! | in flight: being filled, or about to be written to | until it is published or free |
-//! | in flight in requests to distant stores alone | the same, but 5 s at most |
-//! | dirty, and being written to its file | until the write ends |
+//! | in flight in a request to a distant store, or being written | the same, without an end 5 s |
 //! | pinned, or dirty and its backing fails | a moment, for short pins, closes and moves |
 //!
 //! It takes no CPU but for a few looks. A thread with pages in flight never waits here, so those
@@ -38,9 +37,9 @@ const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(20);
 /// The number of these pauses in a row without an end, 60 s, after which a backing seems to hang.
 const PATIENCE: u32 = 3000;
 
-/// The same where only distant stores have pages in flight, 5 s. This thread may be the only one of
-/// an executor that their requests need.
-const DISTANT_PATIENCE: u32 = 250;
+/// The same where only writes to files and distant stores have pages in flight, 5 s. A write may
+/// hang, and this thread may be the only one of an executor that the requests need.
+const SLOW_PATIENCE: u32 = 250;
 
 /// The number of pauses after which requests that are stuck are driven, 240 ms.
 const STUCK_AFTER: u32 = 12;
@@ -95,9 +94,9 @@ impl<'c, S: Scheme> Wait<'c, S> {
             return Next::Look;
         }
         let patience = match self.shared.awaited() {
-            Awaited { local: true, .. } => PATIENCE,
-            Awaited { distant: true, .. } => DISTANT_PATIENCE,
-            _ => 0,
+            Awaited::Fills => PATIENCE,
+            Awaited::Slow => SLOW_PATIENCE,
+            Awaited::Nothing => 0,
         };
         if self.fruitless < patience {
             self.fruitless = if self.look.wait(IN_FLIGHT_PAUSE) { 0 } else { self.fruitless + 1 };

@@ -14,6 +14,7 @@ use crate::memory::out_of_memory::out_of_memory;
 use crate::rt::in_flight::{HeldBy, Hold, Holder};
 use crate::state::frames::FrozenFolio;
 use crate::state::mapping::Mapping;
+use crate::state::shared::Awaited;
 use crate::state::units::CACHED;
 use crate::writeback::dirty_pages;
 
@@ -25,9 +26,12 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(64),
 ];
 
-/// The number of times in a row, a minute, that it pauses for what is in flight or dirty, without
-/// an end of that.
+/// The number of times in a row, a minute, that it makes these pauses for fills in flight, without
+/// an end of one.
 const PATIENCE: u32 = 700;
+
+/// The same for requests, writes and dirty pages alone, 5 s.
+const SLOW_PATIENCE: u32 = 60;
 
 /// The number of times after which it has requests that are stuck driven.
 const STUCK_AFTER: u32 = 3;
@@ -76,7 +80,7 @@ impl<S: Scheme> Drop for Frames<'_, S> {
 /// # Errors
 ///
 /// `OutOfMemory` if there was none in all of the [`PAUSES`], and nothing in flight or dirty that
-/// could be waited for, or nothing of that ended for a minute.
+/// could be waited for, or nothing of that ended for a minute, or 5 s.
 pub(super) async fn allocate<'m, S: Scheme>(
     mapping: &'m Mapping<S>,
     pages: &Range<u64>,
@@ -88,23 +92,28 @@ pub(super) async fn allocate<'m, S: Scheme>(
         return Ok(Frames::new(mapping, pages.start, folios));
     }
     let mut look = shared.memory_wait.look();
-    let mut fruitless = 0;
+    let (mut fruitless, mut may_sleep) = (0, true);
     loop {
         for pause in PAUSES {
             let folios = alloc::allocate_some(shared, wanted);
             if !folios.is_empty() {
                 return Ok(Frames::new(mapping, pages.start, folios));
             }
-            shared.drive.sleep(pause).await;
+            may_sleep &= shared.drive.sleep(pause).await;
         }
         if let Some(frame) = alloc::allocate_at_once(shared) {
             return Ok(Frames::new(mapping, pages.start, vec![frame]));
         }
         fruitless = if look.has_ended() { 0 } else { fruitless + 1 };
         let has_dirty = dirty_pages::count(shared) > dirty_pages::count_sick(shared);
-        let awaited = shared.awaited();
-        let is_worth_it = has_dirty || awaited.local || awaited.distant;
-        if !is_worth_it || !shared.drive.may_sleep() || fruitless > PATIENCE {
+        let patience = match shared.awaited() {
+            Awaited::Fills => PATIENCE,
+            Awaited::Slow => SLOW_PATIENCE,
+            Awaited::Nothing if has_dirty => SLOW_PATIENCE,
+            Awaited::Nothing => 0,
+        };
+        // No time passes without a thread.
+        if !may_sleep || fruitless > patience || patience == 0 {
             return Err(out_of_memory(shared));
         }
         if has_dirty {

@@ -46,11 +46,12 @@ use crate::state::unsynced::{Left, Room};
 
 /// The pages in flight that an allocation can wait for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Awaited {
-    /// Fills and writes.
-    pub(crate) local: bool,
-    /// Requests to distant stores that a thread can drive.
-    pub(crate) distant: bool,
+pub(crate) enum Awaited {
+    Nothing,
+    /// In writes to files, and in requests to distant stores that a thread can drive.
+    Slow,
+    /// In fills too.
+    Fills,
 }
 
 /// The state that the clones of a cache and its mappings share.
@@ -148,14 +149,17 @@ impl<S: Scheme> Shared<S> {
         }
     }
 
-    /// Returns what holds pages in flight that come back while a thread waits: fills and writes,
-    /// and requests to distant stores. Racy.
+    /// Returns which pages in flight come back while a thread waits. Racy.
     pub(crate) fn awaited(&self) -> Awaited {
         let [fills, requests, writes] =
             [HeldBy::Fill, HeldBy::Request, HeldBy::Write].map(|by| self.memory_wait.held(by));
         // In a child the threads are those of the parent.
-        let are_driven = || !self.is_inherited() && self.drive.may_sleep();
-        Awaited { local: fills + writes > 0, distant: requests > 0 && are_driven() }
+        let are_driven = || requests > 0 && !self.is_inherited() && self.drive.may_sleep();
+        match fills {
+            0 if writes == 0 && !are_driven() => Awaited::Nothing,
+            0 => Awaited::Slow,
+            _ => Awaited::Fills,
+        }
     }
 
     /// Starts the thread that waits for memory pressure, if that is followed: called when a file is

@@ -12,9 +12,9 @@
 //! Its pages have left the cache, so these bytes are lost if the next sync fails.
 //!
 //! The sets are exact, and count as memory of files. All together have a sixteenth of the capacity,
-//! and those of a file half of what the others leave. Beyond that they become *vague*: few ranges,
-//! with bytes between them that were not written. If a sync fails then, all of these may be lost.
-//! None of them is written again: another program may have written between them.
+//! and those of a file half of what the others leave, or eight ranges. Beyond that they become
+//! *vague*: few ranges, with bytes between them that were not written. If a sync fails then, all of
+//! these may be lost. What lies between is not written again: another program may have written it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -50,8 +50,11 @@ struct Sets {
     gone: RangeSet,
     /// Unsynced bytes that had left the cache when a sync failed.
     lost: RangeSet,
-    /// Around bytes as in `written` and in `syncing`, which are in no other set.
+    /// Around bytes as in `written` and in `syncing`, which were taken out of these. Some may have
+    /// been written again since.
     vague: [RangeSet; 2],
+    /// A failed sync is being noted: the sets stay exact until its end.
+    is_failing: bool,
     /// The number of ranges that were counted.
     counted: usize,
 }
@@ -80,7 +83,7 @@ impl Sets {
     /// Counts the ranges. Makes them vague if they are more than half of what the others leave.
     fn fit(&mut self, room: Room<'_>) {
         let others = self.count(room).saturating_sub(self.counted);
-        if self.counted > (room.most.saturating_sub(others) / 2).max(RESERVED) {
+        if !self.is_failing && self.counted > (room.most.saturating_sub(others) / 2).max(RESERVED) {
             let exact = [mem::take(&mut self.written), mem::take(&mut self.syncing)];
             for (vague, exact) in self.vague.iter_mut().zip(&exact) {
                 vague.insert_all(exact);
@@ -102,6 +105,13 @@ impl Sets {
         }
         let more = now.wrapping_sub(before);
         room.ranges.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
+    }
+
+    fn forget(&mut self, bytes: &Range<u64>) {
+        let Self { written, syncing, gone, lost, vague, .. } = self;
+        for set in [written, syncing, gone, lost].into_iter().chain(vague) {
+            set.remove(bytes);
+        }
     }
 
     fn is_tracking(&self) -> bool {
@@ -175,6 +185,7 @@ impl Unsynced {
     pub(crate) fn failed(&self, room: Room<'_>, mut make_dirty: impl FnMut(u32) -> bool) {
         let in_cache: Vec<_> = {
             let mut sets = self.sets.lock();
+            sets.is_failing = true;
             let Sets { syncing, gone, lost, vague, .. } = &mut *sets;
             let parts: Vec<_> = gone.iter().flat_map(|range| syncing.within(&range)).collect();
             for part in parts {
@@ -209,6 +220,7 @@ impl Unsynced {
         }
         self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
         self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
+        sets.is_failing = false;
         sets.fit(room);
     }
 
@@ -274,10 +286,7 @@ impl Unsynced {
     /// Forgets bytes that the user removed from the file.
     pub(crate) fn forget(&self, bytes: &Range<u64>) {
         let mut sets = self.sets.lock();
-        let Sets { written, syncing, gone, lost, vague, .. } = &mut *sets;
-        for set in [written, syncing, gone, lost].into_iter().chain(vague) {
-            set.remove(bytes);
-        }
+        sets.forget(bytes);
         self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
     }
 
@@ -301,6 +310,11 @@ pub(crate) struct LeftBytes {
 }
 
 impl LeftBytes {
+    /// Forgets the bytes past the end of the file.
+    pub(crate) fn cut(&mut self, end: u64) {
+        self.sets.forget(&(end..u64::MAX));
+    }
+
     /// Returns the bytes as those of a generation of the file.
     pub(crate) fn of(self, generation: Option<u64>) -> Self {
         Self { generation, ..self }
@@ -458,6 +472,25 @@ mod tests {
         unsynced.forget(&(0..u64::MAX));
         assert!(unsynced.take(room).is_none());
         assert_eq!(ranges.load(Ordering::Relaxed), 0);
+    }
+
+    /// While a failed sync is noted, other threads evict, and other files take the room.
+    #[test]
+    fn pages_that_leave_while_a_sync_fails_are_lost() {
+        let ranges = AtomicUsize::new(0);
+        let rooms = [1000, 0].map(|most| room(&ranges, most));
+        let unsynced = Unsynced::default();
+        (0..200).for_each(|n| unsynced.wrote(&bytes_of(2 * n), rooms[0]));
+        unsynced.begin_sync();
+        unsynced.failed(rooms[1], |page| {
+            (page..400).for_each(|page| unsynced.evict(page, || rooms[1]));
+            unsynced.evict_tracked(bytes_of(page), rooms[1]);
+            false
+        });
+        assert_eq!(unsynced.lost_bytes(), 200 * FRAME_SIZE as u64);
+        unsynced.begin_sync();
+        unsynced.synced(rooms[1]);
+        unsynced.check().unwrap_err();
     }
 
     #[test]

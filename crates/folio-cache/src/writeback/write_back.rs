@@ -167,6 +167,7 @@ fn write_range_under<S: Scheme>(
     let (pinned, len) = pin_pages_and_len(mapping, range.clone());
     let Some(&(first, _)) = pinned.first() else {
         // Its page was discarded.
+        hold.end_quietly();
         let range = range.start..range.start + 1;
         return Some(Written { range, result: Ok(()), is_full: false });
     };
@@ -230,8 +231,12 @@ fn write_range_under<S: Scheme>(
     }
     let range = range.start..first + pinned.len() as u64;
     drop(pinned);
-    // The pages are evictable from now on.
-    drop(hold);
+    if result.is_ok() {
+        // The pages are evictable from now on.
+        drop(hold);
+    } else {
+        hold.end_quietly();
+    }
     Some(Written { range, result, is_full })
 }
 
