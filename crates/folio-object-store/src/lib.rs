@@ -81,8 +81,8 @@
 //! - The store may have few connections, as `LimitStore` has permits: each stays with an answer
 //!   until that is read or dropped. No get keeps an answer that is not read while it waits for
 //!   another request. First answers are read at once, into memory of at most a quarter of the
-//!   cache's capacity. Beyond that their bytes are requested again. A stream keeps one answer
-//!   between its pieces.
+//!   cache's capacity, or a single answer of 8 MiB. Beyond that their bytes are requested again. A
+//!   stream keeps one answer between its pieces, and a piece of 1 MiB at most while it reads one.
 //! - Short reads at the end of an object are footers: they are sent before others
 //!   ([`Priority::High`]).
 //! - `GetOptions::extensions` may hold an [`Advice`] and a [`Priority`]. They go to the store too

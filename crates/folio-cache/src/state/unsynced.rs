@@ -487,7 +487,9 @@ mod tests {
             unsynced.evict_tracked(bytes_of(page), rooms[1]);
             false
         });
-        assert_eq!(unsynced.lost_bytes(), 200 * FRAME_SIZE as u64);
+        // Merged at the end, as there is no room.
+        assert!(unsynced.lost_bytes() >= 200 * FRAME_SIZE as u64);
+        assert!((0..200).all(|n| !unsynced.sets.lock().lost.within(&bytes_of(2 * n)).is_empty()));
         unsynced.begin_sync();
         unsynced.synced(rooms[1]);
         unsynced.check().unwrap_err();

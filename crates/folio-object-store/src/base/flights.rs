@@ -27,11 +27,13 @@ type Begun<T> = (Arc<Flight<Option<T>>>, Instant);
 pub(crate) struct Flights<K, T> {
     under_way: Mutex<HashMap<K, Begun<T>>>,
     old: Duration,
+    /// Returns what the other readers get of an answer.
+    copy: fn(&T) -> Option<T>,
 }
 
 /// A reader's part in a request: ready when that has ended, in any way. Returns the answer to the
-/// reader that began it, and `None` to others: it may be too old for them. `None` too if the
-/// request panicked.
+/// reader that began it, and to others a copy, or `None`: it may be too old for them. `None` too if
+/// the request panicked.
 pub(crate) struct Seat<'f, K: Eq + Hash, T: Send + 'static> {
     flights: &'f Flights<K, T>,
     key: K,
@@ -42,7 +44,12 @@ pub(crate) struct Seat<'f, K: Eq + Hash, T: Send + 'static> {
 
 impl<K: Eq + Hash + Clone, T: Send + 'static> Flights<K, T> {
     pub(crate) fn new() -> Self {
-        Self { under_way: Mutex::default(), old: OLD }
+        Self::sharing(|_| None)
+    }
+
+    /// Returns requests of which other readers get what `copy` returns of an answer.
+    pub(crate) fn sharing(copy: fn(&T) -> Option<T>) -> Self {
+        Self { under_way: Mutex::default(), old: OLD, copy }
     }
 
     /// Joins the request of an object, or begins it with the future that `begin` returns. One that
@@ -86,12 +93,16 @@ impl<K: Eq + Hash + Unpin, T: Send + 'static> Future for Seat<'_, K, T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let begins = self.begins;
+        let (begins, copy) = (self.begins, self.flights.copy);
         let waiter = self.waiter.as_mut().expect("a seat is not polled in its drop");
         if waiter.poll(context.waker()).is_pending() {
             return Poll::Pending;
         }
-        let answer = if begins { waiter.result(Option::take).flatten() } else { None };
+        let copied = waiter.result(|answer| answer.as_ref().and_then(copy)).flatten();
+        let answer = match copied {
+            None if begins => waiter.result(Option::take).flatten(),
+            copied => copied,
+        };
         let flight = Arc::clone(waiter.flight());
         self.close(&flight);
         Poll::Ready(answer)
@@ -161,8 +172,23 @@ mod tests {
     }
 
     #[test]
+    fn readers_share_an_answer_that_can_be_copied() {
+        let flights = Flights::sharing(|&n| (n > 5).then_some(n));
+        for answer in [7, 3] {
+            let (end, ended) = channel();
+            let mut first = flights.board(&1, || request(ended));
+            let second = flights.board(&1, || unreachable!("it is under way"));
+            assert!((&mut first).now_or_never().is_none());
+            end.send(answer).unwrap();
+            // In any order: the one that began it leaves a copy.
+            assert_eq!(first.now_or_never(), Some(Some(answer)));
+            assert_eq!(second.now_or_never(), Some((answer > 5).then_some(answer)));
+        }
+    }
+
+    #[test]
     fn an_old_request_is_not_joined() {
-        let flights = Flights { under_way: Mutex::default(), old: Duration::ZERO };
+        let flights = Flights { old: Duration::ZERO, ..Flights::new() };
         let (end, ended) = channel();
         let mut first = flights.board(&1, || request(ended));
         assert!((&mut first).now_or_never().is_none());

@@ -115,7 +115,15 @@ fn without_values(text: &str) -> String {
         clean.push_str(before);
         rest = after;
         if SECRETS.iter().any(|secret| last.contains(secret)) && !rest.starts_with("//") {
-            let value = rest.trim_start_matches([' ', '"', '\'']);
+            let value = without_wrappers(rest);
+            if let Some(quote) = value.chars().next().filter(|c| ['"', '\''].contains(c)) {
+                let value = &value[1..];
+                clean.push_str(&rest[..rest.len() - value.len()]);
+                let end = value.find(quote).unwrap_or(value.len());
+                clean.push_str(if end > 0 { "***" } else { "" });
+                rest = &value[end..];
+                continue;
+            }
             clean.push_str(&rest[..rest.len() - value.len()]);
             let value_end = |value: &str| {
                 let is_end = |c: char| c.is_whitespace() || ",;&)]}\"'<>".contains(c);
@@ -134,6 +142,17 @@ fn without_values(text: &str) -> String {
     }
     clean.push_str(rest);
     clean
+}
+
+/// Returns a value without the spaces and wrappers before it, such as `Some(`.
+fn without_wrappers(value: &str) -> &str {
+    let value = value.trim_start();
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let inner = value.trim_start_matches(is_name);
+    match inner.strip_prefix('(') {
+        Some(inner) if !value.starts_with('(') => without_wrappers(inner),
+        _ => value,
+    }
 }
 
 /// Returns the offset and the length of the next sign between a name and a value.
@@ -204,6 +223,8 @@ mod tests {
             "Mongo(//user:secret@host)",
             "passwd=secret",
             "aws_session_token = secret",
+            "S3 { secret_access_key: Some(\"secret\"), token: Key(Some(\"secret\")) }",
+            "S3 { password: \"a, secret\" }",
         ] {
             let clean = redact(text).replace("secret_access_key", "");
             assert!(!clean.contains("secret"), "{text}: {clean}");

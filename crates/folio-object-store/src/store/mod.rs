@@ -61,7 +61,7 @@ struct Core {
     table: Table<Entry>,
     /// The first requests. A read does not join one from before a write or an invalidation.
     flights: Flights<(Name, Ticket), Result<Found>>,
-    pieces: Flights<(Key, u64), Result<KeptPiece, Trouble>>,
+    pieces: Flights<(Key, u64), Result<Arc<KeptPiece>, Trouble>>,
     validations: Flights<(Name, Ticket), Result<Arc<Entry>>>,
     epochs: Epochs,
 }
@@ -93,7 +93,7 @@ impl CachedStore {
             once_above: options.once_above.unwrap_or(capacity / 8),
             table: Table::new(options.metadata_entries, options.metadata_bytes),
             flights: Flights::new(),
-            pieces: Flights::new(),
+            pieces: Flights::sharing(|piece| piece.as_ref().ok().cloned().map(Ok)),
             validations: Flights::new(),
             epochs: Epochs::new(),
         };

@@ -139,8 +139,14 @@ impl Source {
         }
         let first = GetOptions { range: Some(GetRange::Bounded(0..1)), ..options.clone() };
         match self.get(path, first, place).await {
-            // An empty object has no first byte.
-            Err(error) if !is_answer(&error) => {
+            // An empty object has no first byte. One that may not be read has no other either.
+            Err(error)
+                if !is_answer(&error)
+                    && !matches!(
+                        error,
+                        Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
+                    ) =>
+            {
                 self.get(path, options, place).await.map(|it| (it.meta, it.attributes))
             }
             result => result.map(|it| (it.meta, it.attributes)),

@@ -187,7 +187,8 @@ impl Reading {
             }
             let size = entry.object.identity.size;
             let pages = first..end.div_ceil(PAGE).saturating_mul(PAGE).min(size);
-            if let Some(piece) = self.fetch(file, pages).await? {
+            // After an error of another stream each asks for itself, and none waits for the others.
+            if let Some(piece) = self.fetch(file, pages, waited).await? {
                 return Ok(self.publish(&piece, at, len));
             }
             waited = true;
@@ -195,14 +196,16 @@ impl Reading {
     }
 
     /// Reads the bytes of a piece from the answer of this stream, from one of another stream that
-    /// is at the same byte, or from a new one. Returns `None` if another stream has read it.
+    /// is at the same byte, or from a new one. Streams that want it at the same time share it,
+    /// unless this one asks alone. Returns `None` if another stream failed to read it.
     ///
     /// While it waits, this stream keeps no answer that is not read.
     async fn fetch(
         &mut self,
         file: &File,
         pages: Range<u64>,
-    ) -> Result<Option<KeptPiece>, Trouble> {
+        is_alone: bool,
+    ) -> Result<Option<Arc<KeptPiece>>, Trouble> {
         let object = Arc::clone(&self.found.entry.object);
         let answers = Arc::clone(&self.core.source.answers);
         let key = &object.key;
@@ -213,12 +216,19 @@ impl Reading {
         let next = is_new.then(|| answers.get(key.clone(), Arc::default()));
         let mark = Arc::clone(next.as_ref().unwrap_or(&kept).mark());
         let end = if is_new { self.end_of_request(file) } else { pages.end };
-        let seat = self.core.pieces.board(&(key.clone(), pages.start), || {
-            let (object, answer) = (Arc::clone(&object), answer.take());
-            let runtime = &self.core.source.runtime;
-            let fetched = fetch_piece(object, answer, mark, pages, end);
-            runtime.enter(Box::pin(async move { Some(fetched.await) }))
-        });
+        let runtime = &self.core.source.runtime;
+        let place = (key.clone(), pages.start);
+        let begin = |answer| {
+            let fetched = fetch_piece(Arc::clone(&object), answer, mark, pages, end);
+            runtime.enter(Box::pin(async move { Some(fetched.await.map(Arc::new)) }))
+        };
+        if is_alone {
+            let fetched = begin(answer);
+            kept.clear();
+            self.answer = Some(next.unwrap_or(kept));
+            return fetched.await.transpose();
+        }
+        let seat = self.core.pieces.board(&place, || begin(answer.take()));
         if let Some(answer) = answer {
             answers.put_back(key, answer);
         }
@@ -227,7 +237,12 @@ impl Reading {
             Some(next) if seat.begins() => next, // the drop of the other ends it
             _ => kept,
         });
-        seat.await.transpose()
+        let begins = seat.begins();
+        match seat.await {
+            Some(fetched) => fetched.map(Some),
+            None if begins => Err(Trouble::Store(own("the store panicked".to_owned()))),
+            None => Ok(None),
+        }
     }
 
     /// Puts a piece into the cache, if that needs no wait, and returns it.

@@ -333,3 +333,22 @@ fn a_fault_in_the_middle_of_a_stream_ends_it() {
         });
     }
 }
+
+/// Each request panics: the stream gets an error, and asks no more.
+#[test]
+fn a_store_that_panics_ends_a_stream() {
+    let (bare, store) = in_memory(Consistency::Immutable);
+    run(async {
+        put(&bare.inner, "a", &pattern(1, LEN)).await;
+        store.head(&"a".into()).await.unwrap();
+        bare.requests();
+        let panics: fn(&Path) -> Error = |_| panic!("a panic on purpose");
+        bare.next((0..100).map(|_| Fault::Error(panics)));
+        let result = store.get(&"a".into()).await.unwrap();
+        let error = result.into_stream().try_next().await.unwrap_err().to_string();
+        assert!(error.contains("panicked"), "{error}");
+        assert!(bare.requests().len() <= 2);
+        bare.faults.lock().unwrap().clear();
+        assert!(whole(&store, "a").await.unwrap() == pattern(1, LEN));
+    });
+}

@@ -126,7 +126,7 @@ fn an_unknown_benchmark_is_refused_with_the_known_names() {
 fn a_measurement_without_threads_is_refused() {
     for name in ["word", "noise", "isolation"] {
         let mut run = folio(["bench", name, "--seconds", "1"]);
-        let output = run.env("RUST_MIN_STACK", (1_u64 << 46).to_string()).output().unwrap();
+        let output = run.env("RUST_MIN_STACK", (1_u64 << 60).to_string()).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{name}: {text}");
         assert!(text.contains("only 0 of ") && !text.contains("panicked"), "{name}: {text}");

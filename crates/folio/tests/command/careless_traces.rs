@@ -246,6 +246,11 @@ fn interrupted(file: &Path, text: &str) -> Value {
         thread::sleep(Duration::from_millis(5));
         assert!(begin.elapsed() < Duration::from_mins(1), "it handles no signal");
     }
+    // Until it has read what was sent.
+    while rustix::io::ioctl_fionread(&pipe).unwrap() > 0 {
+        thread::sleep(Duration::from_millis(5));
+        assert!(begin.elapsed() < Duration::from_mins(1), "it does not read");
+    }
     thread::sleep(Duration::from_millis(200));
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     let asked = Instant::now();

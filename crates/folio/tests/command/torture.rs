@@ -186,7 +186,7 @@ fn a_thread_that_cannot_start_ends_the_run() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 3, 5000);
     let mut run = torture(dir.path(), 600, &[]);
-    let output = run.env("RUST_MIN_STACK", (1_u64 << 46).to_string()).output().unwrap();
+    let output = run.env("RUST_MIN_STACK", (1_u64 << 60).to_string()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{text}");
     assert!(text.contains("only 0 of 13 threads could be started: give fewer"), "{text}");
