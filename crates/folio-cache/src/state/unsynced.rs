@@ -107,6 +107,14 @@ impl Sets {
         room.ranges.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
     }
 
+    /// Keeps of the bytes that have left only those written since the sync began.
+    fn keep_gone_of_written(&mut self) {
+        let gone = mem::take(&mut self.gone);
+        for part in gone.iter().flat_map(|range| self.written.within(&range)) {
+            self.gone.insert(part);
+        }
+    }
+
     fn forget(&mut self, bytes: &Range<u64>) {
         let Self { written, syncing, gone, lost, vague, .. } = self;
         for set in [written, syncing, gone, lost].into_iter().chain(vague) {
@@ -170,12 +178,7 @@ impl Unsynced {
         let mut sets = self.sets.lock();
         sets.syncing.clear();
         sets.vague[SYNCING].clear();
-        let still_gone: Vec<_> =
-            sets.gone.iter().flat_map(|range| sets.written.within(&range)).collect();
-        sets.gone.clear();
-        for range in still_gone {
-            sets.gone.insert(range);
-        }
+        sets.keep_gone_of_written();
         self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
         sets.count(room);
     }
@@ -210,15 +213,10 @@ impl Unsynced {
             }
         }
         let mut sets = self.sets.lock();
-        let Sets { syncing, written, gone, lost, .. } = &mut *sets;
-        syncing.clear();
+        sets.syncing.clear();
         // Those that were written again meanwhile can be lost another time.
-        let still_gone: Vec<_> = gone.iter().flat_map(|range| written.within(&range)).collect();
-        gone.clear();
-        for range in still_gone {
-            gone.insert(range);
-        }
-        self.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
+        sets.keep_gone_of_written();
+        self.has_lost.store(!sets.lost.is_empty(), Ordering::Relaxed);
         self.is_tracking.store(sets.is_tracking(), Ordering::Relaxed);
         sets.is_failing = false;
         sets.fit(room);

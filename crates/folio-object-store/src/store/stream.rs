@@ -19,6 +19,7 @@ use super::object::{Object, Refusal};
 use super::os::{GetResult, Result};
 use super::source::{is_stream, stream_of};
 use crate::base::counters::Event;
+use crate::base::plan::PAGE;
 
 /// The length of a piece, at most.
 const PIECE: u64 = 1 << 20;
@@ -28,9 +29,6 @@ const SHARE: u64 = 64;
 
 /// The number of pieces of which the end of a request looks whether they are cached, at most.
 const LOOKED: u32 = 4096;
-
-/// The length of a page.
-const PAGE: u64 = 4096;
 
 /// A range that is read piece by piece, of one version.
 pub(super) struct Reading {
