@@ -350,6 +350,11 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &[Check::Cache("lib")],
     },
     Bug {
+        name: "extent-left-by-the-last-thread",
+        breaks: "pages that wait for their reader lose the thread that would fill them otherwise",
+        caught_by: &[Check::Cache("lib")],
+    },
+    Bug {
         name: "freed-before-report",
         breaks: "a large folio is freed before the policy is informed that its pages went",
         caught_by: &[Check::CacheShuttle],

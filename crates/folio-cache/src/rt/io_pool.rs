@@ -268,6 +268,11 @@ impl Inner {
         }
         let mut had_nothing = false;
         loop {
+            let is_over = had_nothing || queue.closed || !queue.may_have_threads(queue.threads);
+            if is_over && !broken!("extent-left-by-the-last-thread") {
+                // A thread that may end leaves no extent to its reader: see the invariant.
+                queue.is_patient = false;
+            }
             let work = if queue.is_patient { queue.begin_fetch_alone() } else { queue.begin() };
             if let Some(work) = work {
                 let number = queue.busy.begin(work.of().0);
@@ -281,11 +286,11 @@ impl Inner {
                 }
                 return Some((work, number));
             }
-            let is_over = had_nothing || queue.closed || !queue.may_have_threads(queue.threads);
             if is_over && (queue.waiting() == 0 || queue.threads > queue.idle + 1) {
                 // Under the lock that showed no work to begin: none relies on this thread any more,
                 // as what waits is begun by a thread with work, or by the one that watches.
                 queue.threads -= 1;
+                debug_assert!(queue.extents_waiting() == 0 || queue.threads > queue.fetching);
                 if queue.waiting() > 0 {
                     self.start_to_watch(&mut queue);
                 }
@@ -395,54 +400,4 @@ impl Drop for End<'_> {
 }
 
 #[cfg(all(test, not(shuttle)))]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
-
-    use super::*;
-
-    /// An extent of one page that counts how often it is filled.
-    struct Counted(u64, Arc<AtomicUsize>);
-
-    impl Extent for Counted {
-        fn pages(&self) -> Pages {
-            Pages { mapping: 7, pages: self.0..self.0 + 1 }
-        }
-        fn fill(self: Box<Self>) {
-            self.1.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn an_extent_for_a_reader_that_never_comes_is_filled_soon() {
-        let (pool, filled) = (IoPool::new("test"), Arc::new(AtomicUsize::new(0)));
-        let mut waits = Vec::new();
-        for page in 0..5 {
-            let begun = Instant::now();
-            pool.push(Box::new(Counted(page, Arc::clone(&filled))), FilledBy::Reader);
-            while filled.load(Ordering::SeqCst) as u64 <= page && begun.elapsed() < IDLE / 2 {
-                back_off(Duration::from_millis(1));
-            }
-            waits.push(begun.elapsed());
-        }
-        assert_eq!(filled.load(Ordering::SeqCst), 5, "after {waits:?}");
-    }
-
-    #[test]
-    fn extents_for_readers_can_be_taken_dropped_and_waited_for() {
-        let (pool, filled) = (IoPool::new("test"), Arc::new(AtomicUsize::new(0)));
-        let mut dropped = 0;
-        for page in 0..3 * MAX_PATIENT as u64 {
-            pool.push(Box::new(Counted(page, Arc::clone(&filled))), FilledBy::Reader);
-            match pool.take(7, page as u32) {
-                Some(extent) if page % 3 == 0 => extent.fill(),
-                Some(_) if page % 3 == 1 => dropped += 1,
-                Some(extent) => assert!(pool.push(extent, FilledBy::Reader)),
-                None => {}
-            }
-        }
-        pool.quiesce();
-        assert_eq!(filled.load(Ordering::SeqCst) + dropped, 3 * MAX_PATIENT);
-        assert_eq!(pool.shared.queue.lock().waiting(), 0);
-    }
-}
+mod tests;
