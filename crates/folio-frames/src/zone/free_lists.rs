@@ -2,7 +2,8 @@
 //! blocks' heads.
 //!
 //! Each list is nearly in the order of addresses: a block that is freed goes to the nearer end of
-//! its list ([`FreeLists::beside`]).
+//! its list ([`FreeLists::beside`]). One of 2 MiB or more goes beside the one before it in time, if
+//! that is its place: so those of memory that is freed in a row are taken in a row again.
 
 use folio_ref::{CHECKS, Scheme};
 
@@ -38,6 +39,8 @@ impl<S: Scheme> Map<'_, S> {
 struct List {
     first: u32,
     last: u32,
+    /// That of the block that was inserted last, if it is still there. 0 for blocks below 2 MiB.
+    latest: u32,
     blocks: u32,
 }
 
@@ -217,7 +220,16 @@ impl FreeLists {
     /// reads one descriptor, which linking the block reads anyway.
     fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
         let links = |of: u32| links(map.memmap.get(of - 1).owner_data());
-        let List { first, last, .. } = list;
+        let List { first, last, latest, .. } = list;
+        if latest != 0 {
+            let (before, behind) = links(latest);
+            if latest < at && (behind == 0 || at < behind) {
+                return (latest, behind);
+            }
+            if at < latest && before < at {
+                return (before, latest);
+            }
+        }
         match (at.saturating_sub(first), last.saturating_sub(at)) {
             (0, _) => (0, first),
             // Also for an empty list: both its ends are 0.
@@ -231,6 +243,9 @@ impl FreeLists {
         let (previous, next) = Self::beside(map, *self.list(map, index, size), index + 1);
         let list = self.list(map, index, size);
         list.blocks += 1;
+        if size >= BLOCK_ORDER {
+            list.latest = index + 1;
+        }
         if previous == 0 {
             list.first = index + 1;
         }
@@ -263,6 +278,9 @@ impl FreeLists {
         }
         let list = self.list(map, index, size);
         list.blocks -= 1;
+        if list.latest == index + 1 {
+            list.latest = 0;
+        }
         if previous == 0 {
             list.first = next;
         }
@@ -283,7 +301,9 @@ impl FreeLists {
         let mut listed = 0;
         let mut follow = |list: List, size: Order, group: Option<usize>| {
             let (mut at, mut previous, mut blocks) = (list.first, 0, 0);
+            let mut has_latest = list.latest == 0;
             while at != 0 {
+                has_latest |= at == list.latest;
                 let head = map.memmap.get(at - 1);
                 assert!(
                     head.shape() == (Shape { kind: Kind::FREE, order: size }),
@@ -308,6 +328,7 @@ impl FreeLists {
             }
             assert_eq!(blocks, list.blocks, "blocks of {size:?}");
             assert_eq!(previous, list.last, "the last block of {size:?}");
+            assert!(has_latest, "the latest block of {size:?} is not in the list");
         };
         for (group, (lists, some)) in self.lists.iter().zip(self.some).enumerate() {
             for (n, &list) in lists.iter().enumerate() {
