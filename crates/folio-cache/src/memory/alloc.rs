@@ -34,8 +34,13 @@ const BATCH_SHARE: usize = 128;
 /// frames that lie about keep 2 MiB blocks sparse, and no list takes frames of those.
 const RESERVE_SHARE: u32 = 4;
 
-/// A request of at least this number of pages looks for frames behind those of the page before it.
+/// A request of at least this number of pages looks for frames behind those of the page before it:
+/// at multiples of this number, as its folios would be small otherwise.
 const MIN_ADJACENT: usize = 16;
+
+/// A request of at least this number of pages takes frames behind others anywhere: few of its
+/// folios become smaller.
+const MIN_UNALIGNED: usize = 256;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -156,7 +161,7 @@ pub(crate) fn allocate_from<S: Scheme>(
     frames: usize,
 ) -> Vec<FrozenFolio<S>> {
     if frames < MIN_ADJACENT {
-        return allocate_behind(&mapping.shared, frames, None);
+        return allocate_some(&mapping.shared, frames);
     }
     let remote = mapping.remote();
     let behind = remote.and_then(|remote| remote.frame_before(page.into())).or_else(|| {
@@ -237,8 +242,11 @@ fn block_behind<S: Scheme>(
     wanted: usize,
     whole: Order,
 ) -> Option<FrozenFolio<S>> {
-    let wanted = u32::try_from(wanted).ok()?;
     let first = Pfn::new(frame.as_u64() + 1);
+    if wanted < MIN_UNALIGNED && !first.as_u64().is_multiple_of(MIN_ADJACENT as u64) {
+        return None;
+    }
+    let wanted = u32::try_from(wanted).ok()?;
     shared.zone().alloc_frozen_at(first, wanted, whole, MigrateType::Movable)
 }
 

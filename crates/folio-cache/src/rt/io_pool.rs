@@ -290,7 +290,6 @@ impl Inner {
                 // Under the lock that showed no work to begin: none relies on this thread any more,
                 // as what waits is begun by a thread with work, or by the one that watches.
                 queue.threads -= 1;
-                debug_assert!(queue.extents_waiting() == 0 || queue.threads > queue.fetching);
                 if queue.waiting() > 0 {
                     self.start_to_watch(&mut queue);
                 }

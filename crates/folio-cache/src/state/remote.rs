@@ -59,7 +59,7 @@ pub(crate) struct Active<S: Scheme> {
     /// The requests of this backing that may be in flight.
     pub(crate) permits: Arc<Permits>,
     /// The page behind those of the last request that took frames, and the frame of its last page:
-    /// these are in no slot yet.
+    /// a hint, as the frame is in no slot while the request is in flight, and may be free later.
     last_frame: Option<(u64, Pfn)>,
 }
 

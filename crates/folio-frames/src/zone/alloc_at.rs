@@ -11,8 +11,8 @@ impl<P: Platform> Zone<P> {
     /// Allocates the free block that begins with a frame, or its first part of order `max`, if
     /// `frames` frames from there on are free: for a caller with blocks that should lie one behind
     /// the other. It is at most of [`MAX_ORDER`]. Returns its exclusive handle, or `None` if one of
-    /// the frames is not free, is a small block in a list of a CPU, has another migrate type, or is
-    /// not in the zone.
+    /// the frames is not free, lies in a list of a CPU, is deferred, has another migrate type, or
+    /// is not in the zone. Of this CPU's lists, a 2 MiB block is found.
     ///
     /// # Panics
     ///
@@ -31,7 +31,8 @@ impl<P: Platform> Zone<P> {
         let order = alloc().or_else(|taken| {
             // The rest of a larger block, most likely, which this thread has split.
             let listed = Shape { kind: Kind::FREE_PER_CPU, order: BLOCK_ORDER };
-            let is_listed = taken.is_some_and(|taken| self.map().shape(taken) == listed);
+            let is_listed = taken.is_some_and(|taken| self.map().shape(taken) == listed)
+                && self.this_cpu().frames() >= BLOCK_ORDER.frames();
             if is_listed && self.drain_this_cpu() > 0 { alloc() } else { Err(taken) }
         });
         Some(self.hand_out(index, order.ok()?))
