@@ -312,44 +312,16 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::any::Any;
-    use std::ops::Range;
-
     use super::*;
-    use crate::rt::io_request::Pages;
-
-    struct Hanging(Pages);
-
-    impl Fetch for Hanging {
-        fn pages(&self) -> &Pages {
-            &self.0
-        }
-
-        fn is_together(&self) -> bool {
-            false
-        }
-
-        fn max_together(&self) -> u64 {
-            1
-        }
-
-        fn end_at_once(&self) -> bool {
-            false
-        }
-
-        fn work(&self) {}
-
-        fn fill_together(&self, _: &[Range<u64>]) -> Box<dyn Any> {
-            Box::new(())
-        }
-    }
+    use crate::rt::io_request::{Alone, Pages};
 
     /// Begins what may begin of 100 fetches of each mapping, one mapping after the other. Returns
     /// the number of threads of each.
     fn threads_of<const N: usize>(queue: &mut Queue, mappings: [u32; N]) -> [usize; N] {
         mappings.map(|mapping| {
             for page in 0..100 {
-                queue.push_alone(Arc::new(Hanging(Pages { mapping, pages: page..page + 1 })));
+                let pages = Pages { mapping, pages: page..page + 1 };
+                queue.push_alone(Arc::new(Alone(pages, || ())));
             }
             let begun = std::iter::from_fn(|| queue.begin());
             begun.filter(|work| work.of().0 == mapping).count()

@@ -50,3 +50,34 @@ impl Pages {
         self.mapping == mapping && self.pages.contains(&page)
     }
 }
+
+/// A fetch of its own call, for tests: its work is a closure.
+#[cfg(test)]
+pub(super) struct Alone<W>(pub(super) Pages, pub(super) W);
+
+#[cfg(test)]
+impl<W: Fn() + Send + Sync> Fetch for Alone<W> {
+    fn pages(&self) -> &Pages {
+        &self.0
+    }
+
+    fn is_together(&self) -> bool {
+        false
+    }
+
+    fn max_together(&self) -> u64 {
+        1
+    }
+
+    fn end_at_once(&self) -> bool {
+        false
+    }
+
+    fn work(&self) {
+        self.1();
+    }
+
+    fn fill_together(&self, _: &[Range<u64>]) -> Box<dyn Any> {
+        Box::new(())
+    }
+}

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::*;
+use crate::rt::io_request::Alone;
 
 /// An extent of one page that counts how often it is filled.
 struct Counted(u64, Arc<AtomicUsize>);
@@ -33,39 +34,20 @@ fn an_extent_for_a_reader_that_never_comes_is_filled_soon() {
     assert_eq!(filled.load(Ordering::SeqCst), 5, "after {waits:?}");
 }
 
-/// A fetch that ends when an extent was filled.
-struct AfterExtent(Pages, Arc<AtomicUsize>);
-
-impl Fetch for AfterExtent {
-    fn pages(&self) -> &Pages {
-        &self.0
-    }
-    fn is_together(&self) -> bool {
-        false
-    }
-    fn max_together(&self) -> u64 {
-        1
-    }
-    fn end_at_once(&self) -> bool {
-        false
-    }
-    fn work(&self) {
-        let begun = Instant::now();
-        while self.1.load(Ordering::SeqCst) == 0 && begun.elapsed() < IDLE {
-            back_off(Duration::from_millis(1));
-        }
-        self.1.fetch_add(10, Ordering::SeqCst);
-    }
-    fn fill_together(&self, _: &[Range<u64>]) -> Box<dyn Any> {
-        Box::new(())
-    }
-}
-
 #[test]
 fn the_last_thread_fills_an_extent_before_it_ends() {
     for _ in 0..20 {
         let (pool, filled) = (IoPool::new("test"), Arc::new(AtomicUsize::new(0)));
-        let fetch = Arc::new(AfterExtent(Pages { mapping: 7, pages: 9..10 }, filled.clone()));
+        let seen = Arc::clone(&filled);
+        let ends_after_the_extent = move || {
+            let begun = Instant::now();
+            while seen.load(Ordering::SeqCst) == 0 && begun.elapsed() < IDLE {
+                back_off(Duration::from_millis(1));
+            }
+            seen.fetch_add(10, Ordering::SeqCst);
+        };
+        let pages = Pages { mapping: 7, pages: 9..10 };
+        let fetch = Arc::new(Alone(pages, ends_after_the_extent));
         pool.fetch(fetch.clone(), Waker::noop());
         while pool.shared.queue.lock().fetching == 0 {
             thread::yield_now();
