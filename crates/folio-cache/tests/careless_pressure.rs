@@ -5,9 +5,9 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::assert_nothing_leaked;
+use common::{assert_nothing_leaked, eventually};
 use folio_cache::pressure::{Headroom, Pressure, PressureHandle, PressureSource, Reading, Wait};
 use folio_cache::testing::Memory;
 use folio_cache::{Cache, File};
@@ -23,15 +23,6 @@ fn full(pressure: Pressure, threads: usize) -> (Cache, File) {
         file.read_exact_at(&mut [0; 64], offset).unwrap();
     }
     (cache, file)
-}
-
-/// Waits until a condition holds: what a thread of the cache does has no time of its own.
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: it does not happen");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// A source that panics at each call but the first of `wait`.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::assert_nothing_leaked;
+use common::{assert_nothing_leaked, end_distant};
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{
     AsyncBacking as _, Buf as _, Cache, File, Key, Preferences, ReadRequest, RemoteVersion,
@@ -43,14 +43,6 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Drops what is left of a cache, and checks that nothing is in flight or pinned.
-fn end(cache: &Cache, distant: &Distant, file: File) {
-    assert_eq!(distant.in_flight(), 0);
-    cache.invalidate(&file.key());
-    drop(file);
-    assert_nothing_leaked(cache);
-}
-
 #[test]
 fn a_cold_read_is_one_request_and_open_none() {
     let (cache, distant, file, bytes) = open(8 << 20);
@@ -66,7 +58,7 @@ fn a_cold_read_is_one_request_and_open_none() {
     assert_eq!(distant.requests().len(), 1);
     assert_eq!(cache.stats().requests, 1);
     drop(read);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -113,7 +105,7 @@ fn every_way_to_read_reads_the_same() {
         check(offset, len);
     }
     assert!(file.page(len as u64).unwrap().is_none());
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -137,7 +129,7 @@ fn cursors_and_streams_read_to_the_end() {
         all.extend_from_slice(&piece.unwrap());
     }
     assert!(all == bytes[1000..]);
-    end(&cache, &distant, file.clone());
+    end_distant(&cache, &distant, file.clone());
 }
 
 #[test]
@@ -178,7 +170,7 @@ fn many_ranges_are_requested_at_once() {
     let fetched: u64 = requests.iter().map(|range| range.end - range.start).sum();
     assert!(fetched < 450_000 && distant.most_in_flight() > 3, "{requests:?}");
     drop(read);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// Reads the first page of each 128 KiB of a file, twice.
@@ -243,7 +235,7 @@ fn many_reads_have_a_result_each() {
     assert_eq!(results, [Ok(100), Err(ErrorKind::TimedOut), Ok(100), Ok(0)]);
     drop(reads);
     assert_eq!(bufs[2], bytes[800_000..800_100]);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -266,7 +258,7 @@ fn readers_of_one_page_share_a_request() {
         }
     });
     assert_eq!(distant.requests(), from_ref(&(0..4096)));
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -286,7 +278,7 @@ fn the_last_waiter_cancels_and_no_other() {
     assert_eq!(distant.in_flight(), 0);
     assert_eq!(cache.stats().cancelled, 1);
     assert_eq!(file.read_at(&mut [0; 10], 0).unwrap(), 10);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// Requests of an old version have left the table, and its memory is not freed before they end.
@@ -305,7 +297,7 @@ fn a_request_of_an_old_version_removes_no_newer_one() {
     assert!(poll(joined.as_mut()).is_pending());
     assert_eq!((distant.requests().len(), distant.in_flight()), (3, 1));
     drop((new, joined));
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -331,7 +323,7 @@ fn each_waiter_gets_the_error_of_the_store() {
         }
     });
     assert_eq!(distant.requests().len(), before + 1);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -381,7 +373,7 @@ fn no_read_mixes_two_versions() {
     assert!(read == new, "the cached pages are of the old version");
     assert_eq!(file.len(), new.len() as u64);
     drop(read);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -403,7 +395,7 @@ fn a_known_version_costs_no_request_and_drops_another() {
     assert!(file.revalidate().unwrap());
     assert_eq!(file.len(), 20 * PAGE as u64);
     drop(again);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -432,7 +424,7 @@ fn a_version_that_was_told_is_compared_whole() {
     let other = RemoteVersion { len: version.len, validator: Validator::new(*b"other") };
     cache.open_async_with(distant.clone(), &other).unwrap();
     assert_eq!(file.try_read(&mut [0; 5], 0), None, "the pages left");
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::assert_nothing_leaked;
+use common::{end_distant, eventually};
 use folio_cache::testing::{Distant, DistantFault};
 use folio_cache::{Advice, BoxFuture, Cache, File, Preferences};
 use futures_core::Stream as _;
@@ -29,30 +29,8 @@ fn preferences(request_bytes: u64) -> Preferences {
     Preferences::default().request_bytes(request_bytes)
 }
 
-/// Waits until something is true.
-#[track_caller]
-fn eventually(what: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !what() {
-        assert!(Instant::now() < end, "it does not happen");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 fn fetched(distant: &Distant) -> usize {
     distant.requests().iter().map(|range| (range.end - range.start) as usize).sum()
-}
-
-fn end(cache: &Cache, distant: &Distant, file: File) {
-    eventually(|| distant.in_flight() == 0);
-    cache.invalidate(&file.key());
-    drop(file);
-    // What drives a request in the background gives its frames back after the answer.
-    eventually(|| {
-        let stats = cache.frames().zone().stats();
-        stats.free_frames == stats.online_frames
-    });
-    assert_nothing_leaked(cache);
 }
 
 /// A spawner with a thread for each future.
@@ -75,8 +53,8 @@ fn prefetched_ranges_are_there_when_they_are_read() {
         let distant = Arc::new(Distant::new(&all).with_latency(Duration::from_millis(5)));
         let file = cache.open_async_with(distant.clone(), &distant.now()).unwrap();
         file.prefetch(&[0..10_000, 500_000..600_000, 2 << 20..3 << 20]);
-        eventually(|| file.try_bytes(500_000, 100_000).is_some());
-        eventually(|| file.try_bytes(0, 10_000).is_some());
+        eventually("the pages are cached", || file.try_bytes(500_000, 100_000).is_some());
+        eventually("the pages are cached", || file.try_bytes(0, 10_000).is_some());
         assert_eq!(file.try_bytes(5, 9_995).unwrap(), all[5..10_000]);
         assert_eq!(distant.requests().len(), 2);
         // Again: everything is there.
@@ -86,7 +64,7 @@ fn prefetched_ranges_are_there_when_they_are_read() {
         file.evict(0..9_000);
         assert!(file.try_bytes(0, 10).is_none() && file.try_bytes(4096, 10).is_none());
         assert!(file.try_bytes(8192, 10).is_some(), "not wholly in the range");
-        end(&cache, &distant, file);
+        end_distant(&cache, &distant, file);
     }
     assert_eq!(spawned.load(Ordering::Relaxed), 2);
 }
@@ -101,7 +79,7 @@ fn without_threads_and_spawner_nothing_is_prefetched() {
     // Readers drive their own requests.
     assert_eq!(file.bytes(0, 100_000).unwrap().len(), 100_000);
     assert_eq!(block_on(file.bytes_async(0, 100_000)).unwrap().len(), 100_000);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -111,10 +89,10 @@ fn a_prefetch_in_flight_ends_with_the_cache() {
     distant.inject(0, 9, DistantFault::Never);
     let file = cache.open_async(distant.clone()).unwrap();
     file.prefetch(from_ref(&(0..100_000)));
-    eventually(|| distant.in_flight() == 1);
+    eventually("a request is in flight", || distant.in_flight() == 1);
     drop(file);
     drop(cache);
-    eventually(|| distant.in_flight() == 0 && Arc::strong_count(&distant) == 1);
+    eventually("nothing is left", || distant.in_flight() == 0 && Arc::strong_count(&distant) == 1);
 }
 
 #[test]
@@ -129,9 +107,9 @@ fn a_reader_joins_what_is_prefetched_and_cancels_nothing() {
         let mut context = Context::from_waker(Waker::noop());
         assert!(read.as_mut().poll(&mut context).is_pending());
     }
-    eventually(|| file.try_bytes(0, 10).is_some());
+    eventually("the pages are cached", || file.try_bytes(0, 10).is_some());
     assert_eq!(distant.requests().len(), 1);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -141,11 +119,11 @@ fn an_invalidated_prefetch_is_cancelled() {
     distant.inject(0, 1, DistantFault::Never);
     let file = cache.open_async(distant.clone()).unwrap();
     file.prefetch(from_ref(&(0..4096)));
-    eventually(|| distant.in_flight() == 1);
+    eventually("a request is in flight", || distant.in_flight() == 1);
     file.invalidate();
-    eventually(|| distant.in_flight() == 0);
+    eventually("no request is in flight", || distant.in_flight() == 0);
     assert_eq!(file.bytes(0, 10).unwrap().len(), 10);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// Reads a stream to its end. Returns its bytes.
@@ -173,7 +151,7 @@ fn a_stream_requests_all_that_the_capacity_allows_at_once() {
     assert!(read_stream(&file, 0, 8 << 20) == all);
     assert_eq!((distant.requests().len(), distant.most_in_flight()), (8, 8));
     assert!(begin.elapsed() < Duration::from_millis(750), "one latency, and no more");
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -189,7 +167,7 @@ fn a_stream_longer_than_the_cache_stays_within_its_share() {
     assert!(read_stream(&file, 0, u64::MAX) == all);
     assert!(fetched(&distant) <= (24 << 20) + (1 << 20), "{} bytes", fetched(&distant));
     assert!(distant.most_in_flight() <= 8, "a quarter of the capacity");
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -206,7 +184,7 @@ fn a_paused_stream_does_not_starve_other_readers() {
     // They are never polled again.
     assert_eq!(file.bytes((8 << 20) - 10, 10).unwrap(), all[(8 << 20) - 10..]);
     drop(streams);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -220,7 +198,7 @@ fn a_dropped_stream_cancels_what_it_requested() {
     assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
     assert_eq!(distant.in_flight(), 1);
     drop(stream);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -234,7 +212,7 @@ fn a_random_reader_fetches_what_it_reads() {
         assert_eq!(file.bytes(n * 8192, 4096).unwrap().len(), 4096);
     }
     assert_eq!(fetched(&distant), 50 * 4096);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -250,7 +228,7 @@ fn sixteen_reads_with_a_stride_fetch_what_they_read() {
         assert_eq!(block_on(file.bytes_async(range.start as u64, 65_536)).unwrap(), all[range]);
     }
     assert_eq!((fetched(&distant), spawned.load(Ordering::Relaxed)), (16 * 65_536, 0));
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -264,12 +242,12 @@ fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
         let range = n * 8192..(n + 1) * 8192;
         assert_eq!(scan.bytes(range.start as u64, 8192).unwrap(), all[range]);
         if n == 0 {
-            eventually(|| file.try_bytes(8192, 65_536).is_some());
+            eventually("the pages are cached", || file.try_bytes(8192, 65_536).is_some());
         }
     }
     assert!(distant.requests().len() < 200, "{} requests for 1024 reads", distant.requests().len());
     cache.quiesce();
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -295,7 +273,7 @@ fn a_request_ahead_that_has_ended_pins_nothing() {
     }
     drop(ended);
     drop(std::mem::take(&mut *spawned.lock()));
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -313,7 +291,7 @@ fn a_reader_that_reads_once_keeps_nothing() {
     assert_eq!(kept, [256], "the page that another reader has brought");
     assert!(handle == all[..2 << 20], "a handle keeps its pages");
     drop(handle);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -330,12 +308,12 @@ fn a_spawner_drives_blocking_readers_until_it_ends() {
         let file = file.clone();
         thread::spawn(move || file.bytes(0, 10).unwrap().len())
     };
-    eventually(|| !kept.lock().is_empty());
+    eventually("a task is kept", || !kept.lock().is_empty());
     assert_eq!(distant.requests().len(), 0, "the reader does not poll the store itself");
     let futures = std::mem::take(&mut *kept.lock());
     drop(futures);
     assert_eq!(reader.join().unwrap(), 10, "the executor was dropped: the reader takes over");
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -346,7 +324,7 @@ fn a_spawner_that_panics_loses_nothing_but_the_prefetch() {
     let file = cache.open_async(distant.clone()).unwrap();
     file.prefetch(from_ref(&(0..100)));
     assert_eq!(file.bytes(0, 10).unwrap().len(), 10);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// A task of which all reads hit is pending now and then, and is woken at once.
@@ -396,13 +374,13 @@ fn a_tokio_runtime_drives_what_no_reader_waits_for() {
     let distant = Arc::new(Distant::new(&bytes(10 * PAGE)).with_latency(Duration::from_millis(2)));
     let file = cache.open_async(distant.clone()).unwrap();
     file.prefetch(from_ref(&(0..4096)));
-    eventually(|| file.try_bytes(0, 10).is_some());
+    eventually("the pages are cached", || file.try_bytes(0, 10).is_some());
     assert_eq!(file.bytes(8192, 10).unwrap().len(), 10);
     stop.send(()).unwrap();
     driver.join().unwrap();
     // The runtime is gone.
     assert_eq!(file.bytes(4096, 10).unwrap().len(), 10);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -420,7 +398,7 @@ fn a_future_moves_between_executors() {
     sender.send(read).unwrap();
     assert_eq!(other.join().unwrap(), 8192);
     assert_eq!(distant.requests().len(), 1);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -445,5 +423,5 @@ fn polls_of_one_read_grow_with_the_number_of_its_requests() {
     assert!(read.unwrap() == all);
     assert_eq!(distant.requests().len(), 1024);
     assert!(distant.most_in_flight() <= 256 && polls < 5000, "{polls} polls");
-    end(&cache, &distant, file.clone());
+    end_distant(&cache, &distant, file.clone());
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_nothing_leaked, plain};
+use common::{end_distant, eventually, plain};
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{Advice, Cache, File, OnChange, Preferences, Validator};
 use futures_core::Stream as _;
@@ -39,13 +39,6 @@ fn open(pages: usize) -> (Cache, Arc<Distant>, File, Vec<u8>) {
     open_with(pages, |distant| distant)
 }
 
-fn end(cache: &Cache, distant: &Distant, file: File) {
-    assert_eq!(distant.in_flight(), 0);
-    cache.invalidate(&file.key());
-    drop(file);
-    assert_nothing_leaked(cache);
-}
-
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
@@ -57,7 +50,7 @@ fn short_answers_are_continued() {
     distant.inject(1, 1, DistantFault::Short(1));
     assert_eq!(file.bytes(0, 8 * PAGE).unwrap(), all);
     assert_eq!(distant.requests(), [0..32_768, 5000..32_768, 5001..32_768]);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -72,7 +65,7 @@ fn a_store_that_is_always_short_is_an_error_or_slow() {
     let before = distant.requests().len();
     assert_eq!(file.bytes(0, 10).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(distant.requests().len(), before + 1);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -90,13 +83,14 @@ fn a_length_that_is_too_short_cuts_and_one_too_long_is_an_error() {
     let error = file.bytes(8 * PAGE as u64, 10).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert_eq!(file.read_at(&mut [0; 10], 1 << 45).unwrap_err().kind(), ErrorKind::FileTooLarge);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
 fn a_late_answer_is_waited_for_and_harms_no_other() {
     let (cache, distant, file, all) = open(8);
-    distant.inject(0, 1, DistantFault::Late(Duration::from_millis(200)));
+    let late = Duration::from_secs(1);
+    distant.inject(0, 1, DistantFault::Late(late));
     let begin = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(file.bytes(0, 10).unwrap(), all[..10]));
@@ -104,10 +98,10 @@ fn a_late_answer_is_waited_for_and_harms_no_other() {
             thread::yield_now();
         }
         assert_eq!(file.bytes(4096, 10).unwrap(), all[4096..4106]);
-        assert!(begin.elapsed() < Duration::from_millis(200));
+        assert!(begin.elapsed() < late);
     });
-    assert!(begin.elapsed() >= Duration::from_millis(200));
-    end(&cache, &distant, file);
+    assert!(begin.elapsed() >= late);
+    end_distant(&cache, &distant, file);
 }
 
 /// No call waits for a request that is never answered: nor invalidation, nor reclaim, nor a close.
@@ -127,7 +121,7 @@ fn an_answer_that_never_comes_holds_nothing_up() {
     assert_eq!(file.bytes(0, 10).unwrap(), all[..10]);
     cache.frames().compact(1);
     drop(stuck);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -146,7 +140,7 @@ fn another_validator_in_the_middle_begins_anew() {
     distant.inject(1, 1, DistantFault::Validator(Validator::new(*b"other")));
     assert_eq!(file.bytes(0, 4 * PAGE).unwrap(), all[..4 * PAGE]);
     assert!(distant.requests().len() > before + 2);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -164,7 +158,7 @@ fn a_changed_object_is_an_error_if_the_backing_wants_it() {
     assert!(file.revalidate().is_err());
     assert!(cache.invalidate(&file.key()));
     assert_eq!(file.bytes(0, 8 * PAGE).unwrap(), new);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -179,7 +173,7 @@ fn an_object_that_changes_with_each_answer_ends_in_an_error() {
     assert_eq!(error.kind(), ErrorKind::StaleNetworkFileHandle, "{error}");
     distant.heal();
     assert_eq!(file.bytes(0, 8 * PAGE).unwrap().len(), 8 * PAGE);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -196,7 +190,7 @@ fn a_stream_of_a_changed_object_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::StaleNetworkFileHandle);
     assert!(next().is_none());
     drop(stream);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -235,7 +229,7 @@ fn errors_that_pass_pass_and_errors_that_stay_reach_all() {
     let mut buf = vec![0; 2 * PAGE];
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), PAGE);
     assert_eq!(file.read_at(&mut buf, PAGE as u64).unwrap_err().kind(), ErrorKind::TimedOut);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -245,7 +239,7 @@ fn a_store_that_panics_is_an_error() {
     let error = file.bytes(0, 10).unwrap_err();
     assert!(error.to_string().contains("panicked"), "{error}");
     assert_eq!(file.bytes(0, 10).unwrap(), all[..10]);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// A waker that panics, or that is never followed by a poll, leaves no other waiter asleep.
@@ -271,7 +265,7 @@ fn wakers_that_panic_or_do_nothing_harm_no_other() {
     let Poll::Ready(Ok(bytes)) = first.as_mut().poll(&mut context) else { panic!("not ready") };
     assert_eq!(bytes, all[..10]);
     drop((bytes, third, first, second));
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -296,7 +290,7 @@ fn an_executor_may_be_dropped_with_requests_in_flight() {
         drop(tasks);
         assert_eq!(reader.join().unwrap(), all[..5000]);
     });
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// 100,000 futures are dropped at any moment: before the first poll, in flight, at the end.
@@ -351,14 +345,11 @@ fn futures_dropped_at_any_moment_leave_nothing() {
             reader.join().unwrap();
         }
     });
-    // Readahead has no waiter: what it requested last may be in flight for a moment.
-    for _ in (0..30_000).take_while(|_| distant.in_flight() > 0) {
-        thread::sleep(Duration::from_millis(1));
-    }
+    eventually("no request is in flight", || distant.in_flight() == 0);
     // All permits are back: as many requests as the backing allows go out at once.
     file.evict(0..u64::MAX);
     assert!(file.bytes(0, 256 * PAGE).unwrap() == all);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// Many tasks read, cancel, evict and invalidate while the object changes. No read mixes versions.
@@ -435,7 +426,7 @@ fn reads_under_changes_are_of_one_version() {
         }
     });
     assert!(reads.load(Ordering::Relaxed) > 50, "{reads:?} reads");
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 #[test]
@@ -461,7 +452,7 @@ fn ranges_at_the_limits_are_read_or_refused() {
     assert!(next.is_none());
     assert_eq!(file.bytes(0, 0).unwrap().len(), 0);
     cache.quiesce();
-    end(&cache, &distant, file.clone());
+    end_distant(&cache, &distant, file.clone());
 }
 
 #[test]
@@ -471,7 +462,7 @@ fn an_empty_object_has_no_bytes() {
     assert!(file.is_empty() && file.page(0).unwrap().is_none());
     assert_eq!(file.read_ranges(&[0..10, 5..7]).unwrap().concat(), b"");
     assert_eq!(distant.requests().len(), 1);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }
 
 /// Handles pin all memory: a read fails, and one that comes after they are dropped succeeds.
@@ -496,5 +487,5 @@ fn a_read_without_memory_fails_and_recovers() {
     let mut buf = vec![0; 4 << 20];
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 4 << 20);
     assert!(buf == all);
-    end(&cache, &distant, file);
+    end_distant(&cache, &distant, file);
 }

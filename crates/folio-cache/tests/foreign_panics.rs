@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Gated, assert_nothing_leaked};
+use common::{Gated, assert_nothing_leaked, eventually};
 use folio_cache::policy::{Advice, Frames, HotCold, Policy};
 use folio_cache::testing::{Call, Distant, Fault, Memory};
 use folio_cache::{Cache, File, ReadRequest};
@@ -159,14 +159,6 @@ impl Wake for Bell {
 fn bomb() -> (Arc<Bomb>, Waker) {
     let bomb = Arc::new(Bomb(AtomicUsize::new(0)));
     (Arc::clone(&bomb), Waker::from(bomb))
-}
-
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use common::{StopOnDrop, assert_nothing_leaked};
+use common::{StopOnDrop, end_distant, eventually};
 use folio_cache::testing::{Distant, Memory};
 use folio_cache::{
     AsyncBacking, BoxFuture, Bytes, Cache, File, FillBuffer, FillRequest, Key, Preferences,
@@ -132,10 +132,7 @@ impl World {
     fn end(self) {
         let Self { cache, store, file } = self;
         *store.during.lock().unwrap() = None;
-        assert_eq!(store.distant.in_flight(), 0);
-        cache.invalidate(&file.key());
-        drop(file);
-        assert_nothing_leaked(&cache);
+        end_distant(&cache, &store.distant, file);
     }
 }
 
@@ -327,9 +324,7 @@ fn a_stream_that_pauses_leaves_others_their_answers() {
     while world.requests() < 50 {
         read += next().unwrap().unwrap().len();
     }
-    while world.store.distant.in_flight() > 0 {
-        thread::yield_now();
-    }
+    eventually("no request is in flight", || world.store.distant.in_flight() == 0);
     let far = 2 << 20;
     assert!(world.file.bytes(far as u64, 8 * REQUEST).unwrap() == all[far..][..8 * REQUEST]);
     let piece = next().unwrap().unwrap();

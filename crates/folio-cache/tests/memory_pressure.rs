@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::assert_nothing_leaked;
+use common::{assert_nothing_leaked, eventually};
 use folio_cache::pressure::{Headroom, Pressure, PressureHandle, PressureSource, Reading};
 use folio_cache::testing::Memory;
 use folio_cache::{Cache, File};
@@ -31,15 +31,6 @@ fn read_all(file: &File) {
     for offset in (0..file.len()).step_by(4096) {
         file.read_exact_at(&mut page, offset).unwrap();
         assert_eq!(page, [7; 4096]);
-    }
-}
-
-/// Waits until a condition holds: what a thread of the cache does has no time of its own.
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: it does not happen");
-        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -62,8 +62,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use folio_cache::testing::{Call, Memory};
-use folio_cache::{Backing, CACHED, Cache, Fill};
+use folio_cache::testing::{Call, Distant, Memory};
+use folio_cache::{Backing, CACHED, Cache, File, Fill};
 use folio_frames::Kind;
 use folio_ref::Scheme;
 use parking_lot::{Condvar, Mutex};
@@ -203,14 +203,40 @@ impl Backing for Together {
     }
 }
 
+/// Waits until something is true.
+#[track_caller]
+pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: it does not happen");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Drops what is left of a cache with a distant object, and checks that nothing is in flight,
+/// cached or pinned. A thread of the cache that polls a request without a reader drops it only
+/// after the poll.
+#[track_caller]
+pub(crate) fn end_distant(cache: &Cache, distant: &Distant, file: File) {
+    eventually("no request is in flight", || distant.in_flight() == 0);
+    cache.invalidate(&file.key());
+    drop(file);
+    assert_nothing_leaked(cache);
+}
+
 /// Asserts that no page is left after all files and handles were dropped.
 #[track_caller]
 pub(crate) fn assert_nothing_leaked<S: Scheme>(cache: &Cache<S>) {
     cache.quiesce();
     let zone = cache.frames().zone();
-    // A thread of the cache may keep a file open for a moment after its close.
+    // A thread of the cache may keep a file open for a moment after its close, and frames for a
+    // moment after their request.
+    let is_empty = || {
+        let stats = zone.stats();
+        zone.count_kind(CACHED) == 0 && stats.free_frames == stats.online_frames
+    };
     let end = Instant::now() + Duration::from_secs(10);
-    while zone.count_kind(CACHED) > 0 && Instant::now() < end {
+    while !is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(zone.count_kind(CACHED), 0, "cached pages leaked: {zone:?}");
