@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use folio_cache::testing::Distant;
-use folio_cache::{Cache, File};
+use folio_cache::{Advice, Cache, File};
 
 const MIB: usize = 1 << 20;
 
@@ -35,6 +35,24 @@ fn ranges_of_one_request_are_not_copied() {
         let object = Distant::new(&vec![7; 64 * MIB]);
         let share = copied(&cache, &cache.open_async(Arc::new(object)).unwrap(), aside);
         assert!(share <= 0.05, "{share} of a distant object, {aside} aside");
+    }
+}
+
+/// Requests end at other places than the ranges, and at other sizes than blocks of memory.
+#[test]
+fn ranges_of_several_requests_are_not_copied() {
+    let cache = Cache::new(256 << 20).unwrap();
+    let object = Distant::new(&vec![7; 64 * MIB]);
+    let file = cache.open_async(Arc::new(object)).unwrap().with_advice(Advice::Random);
+    for len in [MIB, 3 * MIB, 5 * MIB] {
+        for at in (0..64 * MIB).step_by(len) {
+            file.bytes(at as u64, len).unwrap();
+        }
+        let before = cache.stats();
+        let share = copied(&cache, &file, 100);
+        assert!(share <= 0.05, "{share}, after requests of {len} bytes");
+        assert_eq!((cache.stats() - before).misses, 0);
+        cache.invalidate(&file.key());
     }
 }
 

@@ -19,6 +19,8 @@ enum Step {
     Alloc(u8),
     /// The largest free block, up to this order.
     AllocUpTo(u8),
+    /// The block at a frame, up to this order, if so many frames are free there.
+    AllocAt(u32, u32, u8),
     /// Frees, or puts, one of the blocks in use.
     Free(usize),
     /// Splits one of the frozen blocks.
@@ -32,6 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..=3u8).prop_map(Step::AllocFrozen),
         4 => (0..=6u8).prop_map(Step::Alloc),
         2 => (0..=10u8).prop_map(Step::AllocUpTo),
+        4 => (0..1024u32, 0..600u32, 0..=10u8).prop_map(|(at, n, up)| Step::AllocAt(at, n, up)),
         8 => any::<usize>().prop_map(Step::Free),
         3 => (any::<usize>(), 0..=10u8).prop_map(|(which, order)| Step::Split(which, order)),
         1 => Just(Step::Drain),
@@ -143,6 +146,24 @@ fn run(steps: Vec<Step>) {
                         used.push((Block::Frozen(folio), fill));
                     }
                     Err(error) => assert_eq!((error, largest), (AllocError::OutOfFrames, None)),
+                }
+            }
+            Step::AllocAt(at, frames, n) => {
+                let first = Pfn::new(zone.pfns().start.as_u64() + u64::from(at));
+                let end = at + frames.max(1);
+                let are_free = end <= 1024
+                    && used.iter().all(|(entry, _)| {
+                        let (pfn, order) = entry.place();
+                        let its = (pfn.as_u64() - zone.pfns().start.as_u64()) as u32;
+                        its >= end || its + order.frames() <= at
+                    });
+                let migrate_type = [MigrateType::Movable, MigrateType::Unmovable][n as usize % 2];
+                if let Some(mut folio) = zone.alloc_frozen_at(first, frames, order(n), migrate_type)
+                {
+                    assert!(are_free && folio.pfn() == first && folio.order() <= order(n));
+                    let fill = fills.next().expect("a cycle");
+                    folio.as_mut_slice().fill(fill);
+                    used.push((Block::Frozen(folio), fill));
                 }
             }
             Step::Free(which) if !used.is_empty() => used.swap_remove(which % used.len()).0.free(),

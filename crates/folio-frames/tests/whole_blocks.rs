@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{Index, arena, assert_all_free};
-use folio_frames::{BLOCK_ORDER, FrozenFolio, MAX_ORDER, MigrateType, Order, UserSpace};
+use std::iter;
+
+use common::{Index, arena, assert_all_free, order};
+use folio_frames::{BLOCK_ORDER, FrozenFolio, MAX_ORDER, MigrateType, Order, Pfn, UserSpace};
 use folio_ref::DefaultScheme;
 
 type Handle = FrozenFolio<UserSpace>;
@@ -74,6 +76,54 @@ fn alloc_up_to_takes_from_cpu_lists_only_as_a_last_resort() {
     assert_eq!((before.0, all[1022].order(), listed()), (2, Order::ZERO, 1));
     assert_eq!(zone.counters().buddy_allocated, before.1, "it went through the buddy");
     all.into_iter().for_each(Handle::free);
+    assert_all_free(zone);
+}
+
+#[test]
+fn a_block_is_taken_at_its_place_if_enough_is_free_there() {
+    let arena = arena::<DefaultScheme>(4);
+    let zone = arena.zone();
+    let first = zone.pfns().start.as_u64();
+    let at = |frame: u64, frames: u32, order: Order| {
+        zone.alloc_frozen_at(Pfn::new(first + frame), frames, order, MigrateType::Movable)
+    };
+    let place = |folio: &Handle| (folio.pfn().as_u64() - first, folio.order());
+    let mut all = vec![at(0, 2048, MAX_ORDER).unwrap()];
+    assert_eq!(place(&all[0]), (0, MAX_ORDER));
+    assert!(at(1024, 1025, MAX_ORDER).is_none(), "not behind the zone");
+    all.push(at(1024, 1024, order(4)).unwrap());
+    assert_eq!(place(&all[1]), (1024, order(4)), "the first part of a larger block");
+    all.push(at(1040, 1008, MAX_ORDER).unwrap());
+    assert_eq!(place(&all[2]), (1040, order(4)), "the block that begins there");
+    for (frame, frames) in [(0, 1), (1023, 2), (1057, 1), (2048, 1), (u64::MAX - first, 1)] {
+        assert!(at(frame, frames, MAX_ORDER).is_none(), "{frames} frames from {frame} on");
+    }
+    all.push(at(1536, 0, Order::ZERO).unwrap());
+    assert!(at(1056, 481, MAX_ORDER).is_none(), "a frame behind the blocks is taken");
+    let unmovable = MigrateType::Unmovable;
+    let other = zone.alloc_frozen_at(Pfn::new(first + 1056), 1, MAX_ORDER, unmovable);
+    assert!(other.is_none(), "of another migrate type");
+    all.push(at(1056, 480, MAX_ORDER).unwrap());
+    all.into_iter().for_each(Handle::free);
+    assert_all_free(zone);
+}
+
+#[test]
+fn what_is_freed_in_a_row_is_taken_in_a_row() {
+    let arena = arena::<DefaultScheme>(32);
+    let zone = arena.zone();
+    let mut all = Vec::new();
+    for round in 0..4 {
+        all.extend(iter::from_fn(|| zone.alloc_frozen(MAX_ORDER).ok()));
+        assert_eq!(all.len(), 16);
+        assert!(all.is_sorted_by_key(Handle::pfn), "round {round}: {all:?}");
+        match round {
+            0 => all.reverse(),
+            1 => all.rotate_right(1),
+            _ => all.rotate_left(1),
+        }
+        all.drain(..).for_each(Handle::free);
+    }
     assert_all_free(zone);
 }
 

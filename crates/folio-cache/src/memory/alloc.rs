@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use folio_frames::{BLOCK_ORDER, FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order};
+use folio_frames::{BLOCK_ORDER, FRAME_SIZE, Level, MAX_ORDER, MigrateType, Order, Pfn};
 use folio_ref::Scheme;
 
 use crate::memory::capacity;
@@ -33,6 +33,14 @@ const BATCH_SHARE: usize = 128;
 /// A miss evicts if fewer frames are free than one part in this many of the low watermark. Free
 /// frames that lie about keep 2 MiB blocks sparse, and no list takes frames of those.
 const RESERVE_SHARE: u32 = 4;
+
+/// A request of at least this number of pages looks for frames behind those of the page before it:
+/// at multiples of this number, as its folios would be small otherwise.
+const MIN_ADJACENT: usize = 16;
+
+/// A request of at least this number of pages takes frames behind others anywhere: few of its
+/// folios become smaller.
+const MIN_UNALIGNED: usize = 256;
 
 /// A request of at least this number of pages is slower in many pieces than in one.
 const MIN_CONTIGUOUS: usize = 64;
@@ -144,10 +152,44 @@ fn allocate_by_reclaim<S: Scheme>(shared: &Shared<S>) -> io::Result<FrozenFolio<
     }
 }
 
+/// Returns up to `frames` frozen frames for the pages from a page on, as [`allocate_some`] does.
+/// They lie behind the frame of the page before, if enough frames are free there: a later reader of
+/// all these pages finds one piece.
+pub(crate) fn allocate_from<S: Scheme>(
+    mapping: &Mapping<S>,
+    page: u32,
+    frames: usize,
+) -> Vec<FrozenFolio<S>> {
+    if frames < MIN_ADJACENT {
+        return allocate_some(&mapping.shared, frames);
+    }
+    let remote = mapping.remote();
+    let behind = remote.and_then(|remote| remote.frame_before(page.into())).or_else(|| {
+        let slot = mapping.index.get(page.checked_sub(1)?)?;
+        slot.pfn(mapping.zone())
+    });
+    let folios = allocate_behind(&mapping.shared, frames, behind);
+    if let Some(remote) = remote
+        && let Some(last) = folios.last()
+    {
+        remote.took_frame(u64::from(page) + folios.len() as u64, last.pfn());
+    }
+    folios
+}
+
 /// Returns up to `frames` frozen frames, as many as there are without waiting: for pages that need
 /// not be read. They are as contiguous as free memory allows, because a request into one piece is
 /// faster than one into many.
 pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec<FrozenFolio<S>> {
+    allocate_behind(shared, frames, None)
+}
+
+/// Returns frames as [`allocate_some`] does, behind a frame if enough are free there.
+fn allocate_behind<S: Scheme>(
+    shared: &Shared<S>,
+    frames: usize,
+    mut behind: Option<Pfn>,
+) -> Vec<FrozenFolio<S>> {
     // What this thread has is no use to the policy: it would count as a frame with a page.
     if frames == 1
         && let Some(folio) = shared.zone().alloc_frozen_listed(MigrateType::Movable)
@@ -166,13 +208,22 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
     let mut folios = FreeOnDrop(Vec::with_capacity(frames));
     let mut may_reclaim = true;
     // That of the smallest block that has them all: they lie together then. If they take several
-    // blocks, the next one may lie behind the first.
+    // blocks, the next one lies behind the first if it can.
     let whole = Order::new(frames.next_power_of_two().max(1).ilog2() as u8);
     let whole = whole.map_or(MAX_ORDER, |order| order.min(MAX_ORDER));
     while folios.0.len() < frames {
         let wanted = frames - folios.0.len();
+        if let Some(block) = behind.take().and_then(|it| block_behind(shared, it, wanted, whole)) {
+            take_first(block, wanted, &mut folios.0);
+            behind = folios.0.last().map(FrozenFolio::pfn);
+            continue;
+        }
         match shared.zone().alloc_frozen_up_to(whole, MigrateType::Movable) {
-            Ok(block) => take_first(block, wanted, &mut folios.0),
+            Ok(block) => {
+                let is_whole = block.order() == whole;
+                take_first(block, wanted, &mut folios.0);
+                behind = folios.0.last().filter(|_| is_whole).map(FrozenFolio::pfn);
+            }
             Err(_) if may_reclaim => {
                 may_reclaim = false;
                 count_direct_reclaim(shared);
@@ -182,6 +233,21 @@ pub(crate) fn allocate_some<S: Scheme>(shared: &Shared<S>, frames: usize) -> Vec
         }
     }
     folios.take()
+}
+
+/// Returns a block behind a frame if all of the wanted frames are free there.
+fn block_behind<S: Scheme>(
+    shared: &Shared<S>,
+    frame: Pfn,
+    wanted: usize,
+    whole: Order,
+) -> Option<FrozenFolio<S>> {
+    let first = Pfn::new(frame.as_u64() + 1);
+    if wanted < MIN_UNALIGNED && !first.as_u64().is_multiple_of(MIN_ADJACENT as u64) {
+        return None;
+    }
+    let wanted = u32::try_from(wanted).ok()?;
+    shared.zone().alloc_frozen_at(first, wanted, whole, MigrateType::Movable)
 }
 
 /// Takes the first frames of a block, up to `wanted`. Frees the others, in blocks as large as

@@ -70,7 +70,7 @@ pub(crate) fn fill<S: Scheme>(
 ) -> io::Result<Filled<S>> {
     let folios = match pages {
         0 | 1 => Vec::new(),
-        several => alloc::allocate_some(&mapping.shared, several as usize),
+        several => alloc::allocate_from(mapping, page, several as usize),
     };
     let mut extent = if folios.is_empty() {
         Extent::lock(mapping, page, iter::once(alloc::allocate(&mapping.shared)?))

@@ -247,7 +247,7 @@ fn request_missing<S: Scheme>(
         {
             return false;
         }
-        let folios = alloc::allocate_some(&mapping.shared, wanted);
+        let folios = alloc::allocate_from(mapping, page as u32, wanted);
         let enough = folios.len() == wanted;
         let mut extent = Extent::lock(mapping, page as u32, folios);
         if extent.len() > 0 {

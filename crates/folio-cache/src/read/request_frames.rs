@@ -87,7 +87,7 @@ pub(super) async fn allocate<'m, S: Scheme>(
 ) -> io::Result<Frames<'m, S>> {
     let wanted = (pages.end - pages.start) as usize;
     let shared = &mapping.shared;
-    let folios = alloc::allocate_some(shared, wanted);
+    let folios = alloc::allocate_from(mapping, pages.start as u32, wanted);
     if !folios.is_empty() {
         return Ok(Frames::new(mapping, pages.start, folios));
     }
@@ -95,7 +95,7 @@ pub(super) async fn allocate<'m, S: Scheme>(
     let (mut fruitless, mut may_sleep) = (0, true);
     loop {
         for pause in PAUSES {
-            let folios = alloc::allocate_some(shared, wanted);
+            let folios = alloc::allocate_from(mapping, pages.start as u32, wanted);
             if !folios.is_empty() {
                 return Ok(Frames::new(mapping, pages.start, folios));
             }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use folio_frames::Pfn;
 use folio_ref::{Scheme, broken};
 use once_cell::race::OnceBox;
 
@@ -57,6 +58,9 @@ pub(crate) struct Active<S: Scheme> {
     pub(crate) learning: Weak<Flight<Learned>>,
     /// The requests of this backing that may be in flight.
     pub(crate) permits: Arc<Permits>,
+    /// The page behind those of the last request that took frames, and the frame of its last page:
+    /// a hint, as the frame is in no slot while the request is in flight, and may be free later.
+    last_frame: Option<(u64, Pfn)>,
 }
 
 /// The result of a request for the version: with it, the number of changes and invalidations before
@@ -69,6 +73,7 @@ impl<S: Scheme> Active<S> {
             table: Table { next: 0, in_flight: BTreeMap::new() },
             learning: Weak::new(),
             permits: Permits::of_one(in_flight),
+            last_frame: None,
         }
     }
 
@@ -125,6 +130,21 @@ impl<S: Scheme> Remote<S> {
     /// Returns the backing of some open as one that blocks, and reads from it too.
     pub(crate) fn blocking(&self) -> &Arc<dyn Backing> {
         self.object.blocking.get_or_init(|| Box::new(Arc::new(Blocking(self.backing()))))
+    }
+
+    /// Returns the frame of the page before this one, if that is the last page of the last request
+    /// that took frames.
+    pub(crate) fn frame_before(&self, page: u64) -> Option<Pfn> {
+        let state = self.object.state.lock();
+        let (next, frame) = state.active.as_ref()?.last_frame?;
+        (next == page).then_some(frame)
+    }
+
+    /// Notes that a request in flight took a frame for the page before this one, its last.
+    pub(crate) fn took_frame(&self, page: u64, frame: Pfn) {
+        if let Some(active) = &mut self.object.state.lock().active {
+            active.last_frame = Some((page, frame));
+        }
     }
 
     /// Calls `change` with the requests in flight, under their lock. If there were none, at most

@@ -433,7 +433,7 @@ fn prepare<S: Scheme>(
             let missing = missing_pages(mapping, part);
             room::make_room(mapping, missing.max(1));
             if missing > 1 {
-                spare.add(alloc::allocate_some(&mapping.shared, missing));
+                spare.add(alloc::allocate_from(mapping, part.page, missing));
             }
             if spare.is_empty() {
                 // Those that were taken do not count as in flight any more.

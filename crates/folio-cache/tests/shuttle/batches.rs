@@ -107,9 +107,10 @@ fn misses_against_reclaim(search: Search, pages: &'static [Range<u8>]) {
         let reclaiming = cache.clone();
         threads.push(Box::new(move || assert!(reclaiming.reclaim(1) <= 1)));
         race(threads);
-        // No victim is left when all pages are asked for: the policy was informed of all.
+        // One page more than there are: the policy has no victim then, and is informed of all. It
+        // may have named a frame for the page before, and is informed of a page that has left.
         let cached = cache.stats().misses - cache.stats().reclaimed;
-        assert_eq!(cache.reclaim(16) as u64, cached, "a page was not to be had");
+        assert_eq!(cache.reclaim(17) as u64, cached, "a page was not to be had");
         // Some pages may be read ahead.
         let informed = informed.lock();
         assert_eq!(informed.len() as u64, cache.stats().misses, "{informed:?}");

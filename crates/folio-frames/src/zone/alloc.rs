@@ -472,7 +472,7 @@ impl<P: Platform> Zone<P> {
         Map { memmap: &self.memmap, blocks: &self.blocks, huge: self.huge_order() }
     }
 
-    fn this_cpu(&self) -> &PerCpu<P> {
+    pub(crate) fn this_cpu(&self) -> &PerCpu<P> {
         &self.per_cpu[P::cpu() % pcp::CPUS]
     }
 }

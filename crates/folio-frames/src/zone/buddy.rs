@@ -115,6 +115,43 @@ impl Buddy {
             let fragmented = |largest| AllocError::Fragmented { largest };
             return Err(self.lists.largest(map.huge).map_or(AllocError::OutOfFrames, fragmented));
         };
+        self.take(map, index, found, want);
+        Ok(index)
+    }
+
+    /// Takes the free block that begins with a frame, or its first part of order `max`, at most
+    /// [`MAX_ORDER`]. Returns its order. If one of the `frames` frames from there on is not free,
+    /// or has another migrate type, returns that frame as an error; none if the zone ends before.
+    pub(crate) fn alloc_at<S: Scheme>(
+        &mut self,
+        map: Map<'_, S>,
+        index: u32,
+        frames: u32,
+        max: Order,
+        migrate_type: MigrateType,
+    ) -> Result<Order, Option<u32>> {
+        let free_at = |at: u32| {
+            let shape = map.shape(at);
+            let is_ours = map.blocks.of(at).migrate_type() == migrate_type;
+            (shape.kind == Kind::FREE && shape.order <= MAX_ORDER && is_ours)
+                .then_some(shape.order)
+                .ok_or(Some(at))
+        };
+        let end = index.checked_add(frames).filter(|&end| end <= map.memmap.frames());
+        let end = end.ok_or(None)?;
+        let found = free_at(index)?;
+        let mut at = index + found.frames();
+        while at < end {
+            at += free_at(at)?.frames();
+        }
+        let want = found.min(max);
+        self.take(map, index, found, want);
+        Ok(want)
+    }
+
+    /// Takes a free block of order `found` out of its list, and puts all but its first part of
+    /// order `want` back.
+    fn take<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, found: Order, want: Order) {
         self.lists.remove(map, index, found);
         for half in (want.as_u8()..found.as_u8()).rev().filter_map(Order::new) {
             self.lists.push(map, index + half.frames(), half);
@@ -124,7 +161,6 @@ impl Buddy {
             self.lists.regroup_by_room(map, index);
         }
         self.counters.allocated += 1;
-        Ok(index)
     }
 
     /// Returns the block to take, or to split: the smallest that fits, of the own migrate type if

@@ -2,7 +2,10 @@
 //! blocks' heads.
 //!
 //! Each list is nearly in the order of addresses: a block that is freed goes to the nearer end of
-//! its list ([`FreeLists::beside`]).
+//! its list ([`FreeLists::beside`]). One of the largest order goes beside the one before it in
+//! time, if that is its place: so those of memory that is freed in a row are taken in a row again.
+
+use core::mem;
 
 use folio_ref::{CHECKS, Scheme};
 
@@ -48,6 +51,9 @@ pub(crate) struct FreeLists {
     lists: [[List; ORDERS]; GROUPS],
     /// By group, a bit for each order that has a block.
     some: [u16; GROUPS],
+    /// By group, index + 1 of the block of the largest order that was inserted last, if it is still
+    /// there.
+    latest: [u32; GROUPS],
     huge: List,
     frames: u32,
 }
@@ -212,12 +218,22 @@ impl FreeLists {
         }
     }
 
-    /// Returns the neighbours in the list of a block at this address: at the nearer end, or next to
-    /// the block there. So the first is the lowest of those that were inserted at this end. It
-    /// reads one descriptor, which linking the block reads anyway.
-    fn beside<S: Scheme>(map: Map<'_, S>, list: List, at: u32) -> (u32, u32) {
+    /// Returns the neighbours in the list of a block at this address: beside the `latest`, if that
+    /// is its place; otherwise at the nearer end, or next to the block there. So the first is the
+    /// lowest of those that were inserted at this end. It reads one or two descriptors, one of
+    /// which linking the block reads anyway.
+    fn beside<S: Scheme>(map: Map<'_, S>, list: List, latest: u32, at: u32) -> (u32, u32) {
         let links = |of: u32| links(map.memmap.get(of - 1).owner_data());
         let List { first, last, .. } = list;
+        if latest != 0 {
+            let (before, behind) = links(latest);
+            if latest < at && (behind == 0 || at < behind) {
+                return (latest, behind);
+            }
+            if at < latest && before < at {
+                return (before, latest);
+            }
+        }
         match (at.saturating_sub(first), last.saturating_sub(at)) {
             (0, _) => (0, first),
             // Also for an empty list: both its ends are 0.
@@ -228,7 +244,11 @@ impl FreeLists {
     }
 
     fn link<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
-        let (previous, next) = Self::beside(map, *self.list(map, index, size), index + 1);
+        let mut before = 0;
+        if size == MAX_ORDER {
+            before = mem::replace(&mut self.latest[map.blocks.of(index).group()], index + 1);
+        }
+        let (previous, next) = Self::beside(map, *self.list(map, index, size), before, index + 1);
         let list = self.list(map, index, size);
         list.blocks += 1;
         if previous == 0 {
@@ -252,6 +272,10 @@ impl FreeLists {
     }
 
     fn unlink<S: Scheme>(&mut self, map: Map<'_, S>, index: u32, size: Order) {
+        if size == MAX_ORDER {
+            let latest = &mut self.latest[map.blocks.of(index).group()];
+            *latest = if *latest == index + 1 { 0 } else { *latest };
+        }
         let (previous, next) = links(map.memmap.get(index).owner_data());
         if next != 0 {
             let after = map.memmap.get(next - 1);
@@ -283,7 +307,10 @@ impl FreeLists {
         let mut listed = 0;
         let mut follow = |list: List, size: Order, group: Option<usize>| {
             let (mut at, mut previous, mut blocks) = (list.first, 0, 0);
+            let latest = group.filter(|_| size == MAX_ORDER).map_or(0, |group| self.latest[group]);
+            let mut has_latest = latest == 0;
             while at != 0 {
+                has_latest |= at == latest;
                 let head = map.memmap.get(at - 1);
                 assert!(
                     head.shape() == (Shape { kind: Kind::FREE, order: size }),
@@ -308,6 +335,7 @@ impl FreeLists {
             }
             assert_eq!(blocks, list.blocks, "blocks of {size:?}");
             assert_eq!(previous, list.last, "the last block of {size:?}");
+            assert!(has_latest, "the latest block of {size:?} is not in the list");
         };
         for (group, (lists, some)) in self.lists.iter().zip(self.some).enumerate() {
             for (n, &list) in lists.iter().enumerate() {

@@ -3,6 +3,7 @@
 pub(crate) mod adjacent;
 pub(crate) mod adopt;
 pub(crate) mod alloc;
+pub(crate) mod alloc_at;
 pub(crate) mod alloc_error;
 pub(crate) mod buddy;
 pub(crate) mod deferred;
