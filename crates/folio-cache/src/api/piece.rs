@@ -54,16 +54,16 @@ pub(crate) fn bytes_of<S: Scheme>(
         mapping.count(Count::CopiedBytes, range.len() as u64);
         return Bytes::copy_from_slice(&folios.as_slice()[range]);
     }
-    pin(folios, range, mapping.shared.shown)
+    pin(folios, range, mapping.shared.shown, pinned.bytes())
 }
 
-/// Returns some bytes of adjacent folios, which they pin.
+/// Returns some bytes of adjacent folios, which they pin: so many bytes in all.
 pub(crate) fn pin<S: Scheme>(
     folios: Adjacent<S>,
     range: Range<usize>,
     shown: &'static Shown,
+    pinned: usize,
 ) -> Bytes {
-    let pinned = folios.pinned_frames() as usize * FRAME_SIZE;
     let counted = Counted::new(shown, range.len(), pinned);
     Bytes::from_owner(Piece { folios, _counted: counted }).slice(range)
 }

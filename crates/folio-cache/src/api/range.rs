@@ -16,6 +16,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 use std::ops::Range;
+use std::slice;
 use std::vec;
 
 use bytes::{Buf, Bytes};
@@ -141,7 +142,8 @@ impl<S: Scheme> RangeHandle<S> {
             let begins = mem::take(&mut start);
             let ends = piece.as_slice().len().min(begins + left);
             left -= ends - begins;
-            pin(piece, begins..ends, shown)
+            let pinned = pinned_bytes(slice::from_ref(&piece));
+            pin(piece, begins..ends, shown, pinned)
         })
     }
 

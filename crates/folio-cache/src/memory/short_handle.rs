@@ -47,6 +47,11 @@ impl PinnedCount {
         Self { bytes: self.bytes + folio.order().bytes(), last: head }
     }
 
+    /// Returns the number of bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns `true` if a handle that shows so many bytes should not pin these.
     pub(crate) fn is_too_much(&self, shown: usize) -> bool {
         self.bytes > MIN_BYTES.max(shown.saturating_mul(MAX_FACTOR))

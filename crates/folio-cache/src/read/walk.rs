@@ -98,7 +98,9 @@ pub(crate) fn extend_over_folio<S: Scheme>(
         prefetch::read_ahead_at_marker(mapping, page as u32 + n);
     }
     mapping.hit(u64::from(there));
-    (1..=there).for_each(|n| mapping.record(page as u32 + n));
+    if mapping.is_recorded() {
+        (1..=there).for_each(|n| mapping.record(page as u32 + n));
+    }
     let end = range.end + (there as usize * FRAME_SIZE).min(wanted - range.len());
     (folio, range.start..end)
 }
