@@ -87,7 +87,7 @@ impl Entry {
         let alone = identity.strong.is_none() && {
             // Without a time, nothing but the size would tell two versions apart.
             let is_timeless = identity.modified <= 0 && core.consistency != Consistency::Immutable;
-            is_timeless || is_recent(identity.modified)
+            is_timeless || was_recent(identity.modified, core.epochs.now() - origin.sent)
         };
         let path = meta.location.as_ref();
         let key = key(&core.id, path, origin.version, &identity, &origin.ticket, alone);
@@ -124,6 +124,11 @@ impl Entry {
         self.doubted.fetch_max(now, Relaxed);
     }
 
+    /// Doubts it as another one is doubted.
+    pub(super) fn doubt_as(&self, other: &Self) {
+        self.doubt(other.doubted.load(Relaxed));
+    }
+
     /// Returns `true` the first time that a change is found, unless a write through this store may
     /// have made it.
     pub(super) fn is_changed_by_others(&self, epochs: &Epochs) -> bool {
@@ -148,9 +153,10 @@ impl Entry {
     }
 }
 
-/// Returns `true` if a moment in nanoseconds since 1970 is not long ago, or in the future.
-fn is_recent(modified: i64) -> bool {
+/// Returns `true` if a moment in nanoseconds since 1970 was not long ago, or in the future, so many
+/// nanoseconds before now: when a request was sent. A slow answer is as old as its request.
+fn was_recent(modified: i64, ago: u64) -> bool {
     let modified = Duration::from_nanos(modified.try_into().unwrap_or(0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    modified.saturating_add(RECENT) > now
+    modified.saturating_add(RECENT).saturating_add(Duration::from_nanos(ago)) > now
 }

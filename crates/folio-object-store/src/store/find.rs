@@ -305,10 +305,12 @@ impl Core {
                 let version = object.version.as_deref();
                 let origin = Origin { version, place: object.place, ticket, sent };
                 let newer = Arc::new(Entry::new(self, meta, attributes, &origin));
-                if !self.keep(&newer, ticket) && !same {
-                    // Otherwise the next attempt finds the old version again.
+                if !self.keep(&newer, ticket) {
+                    // Otherwise the next attempt finds the old entry again.
                     self.forget_entry(entry);
-                    self.cache.invalidate(&object.key);
+                    if !same {
+                        self.cache.invalidate(&object.key);
+                    }
                 }
                 Ok(newer)
             }
@@ -334,6 +336,10 @@ impl Core {
         let may_keep = |before: Option<&Entry>| {
             kept = self.epochs.may_keep(&ticket)
                 && before.is_none_or(|before| before.validated() <= entry.validated());
+            if kept && let Some(before) = before {
+                // A listing may have shown a version that is newer than this one, too.
+                entry.doubt_as(before);
+            }
             kept
         };
         let before = self.table.insert(name, Arc::clone(entry), entry.bytes(), may_keep);

@@ -4,17 +4,18 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use folio_cache::{
     AsyncBacking, BoxFuture, FillBuffer, FillRequest, Key, OnChange, Preferences, RemoteVersion,
     Validator,
 };
-use futures_util::StreamExt;
+use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::error::{Changed, Failure, own};
 use super::get_result;
-use super::os::{Error, GetOptions, GetRange, GetResult, path::Path};
-use super::source::{Source, identity_of, is_stream, stream_of};
+use super::os::{Error, GetOptions, GetRange, GetResult, GetResultPayload, path::Path};
+use super::source::{Source, identity_of, is_stream, is_unsupported, stream_of};
 use crate::base::counters::{Event, Place};
 use crate::base::key::Identity;
 
@@ -39,10 +40,27 @@ impl Object {
         RemoteVersion { len: self.identity.size, validator: Validator::new(*b"") }
     }
 
-    /// Sends a request for a range of this version.
+    /// Sends a request for a range of this version. If the store has no ranges, gets all of it, and
+    /// passes what lies before the range.
     pub(super) async fn get(&self, range: Range<u64>) -> Result<GetResult, Refusal> {
+        let whole = 0..self.identity.size;
+        if range == whole || !self.source.has_ranges() {
+            return Ok(self.part(self.get_of_whole(whole, false).await?, range));
+        }
+        match self.get_of_whole(range.clone(), true).await {
+            Err(Refusal::Store(error)) if is_unsupported(&error) => {
+                let all = self.get_of_whole(whole, false).await?;
+                self.source.refuses_ranges();
+                Ok(self.part(all, range))
+            }
+            result => result,
+        }
+    }
+
+    /// Sends a request for a range of this version, which is named only if it `is_part`.
+    async fn get_of_whole(&self, range: Range<u64>, is_part: bool) -> Result<GetResult, Refusal> {
         let options = GetOptions {
-            range: Some(GetRange::Bounded(range.clone())),
+            range: is_part.then(|| GetRange::Bounded(range.clone())),
             version: self.version.clone(),
             ..GetOptions::default()
         };
@@ -67,6 +85,37 @@ impl Object {
             return Err(Refusal::Store(own(message)));
         }
         Ok(result)
+    }
+
+    /// Returns a part of an answer.
+    fn part(&self, all: GetResult, range: Range<u64>) -> GetResult {
+        if all.range == range {
+            return all;
+        }
+        let (meta, attributes) = (all.meta.clone(), all.attributes.clone());
+        let (source, place) = (Arc::clone(&self.source), self.place);
+        let left = (range.start, range.end - range.start);
+        let state = (all.into_stream(), left);
+        let part = stream::try_unfold(state, move |(mut stream, (mut before, mut left))| {
+            let source = Arc::clone(&source);
+            async move {
+                while left > 0
+                    && let Some(mut bytes) = stream.try_next().await?
+                {
+                    let passed = before.min(bytes.len() as u64);
+                    source.counters.count(place, Event::BytesFetched, passed);
+                    bytes.advance(passed as usize);
+                    before -= passed;
+                    bytes.truncate(left.min(bytes.len() as u64) as usize);
+                    if !bytes.is_empty() {
+                        left -= bytes.len() as u64;
+                        return Ok(Some((bytes, (stream, (before, left)))));
+                    }
+                }
+                Ok(None)
+            }
+        });
+        get_result(GetResultPayload::Stream(part.boxed()), meta, range, attributes)
     }
 
     async fn fill_range(

@@ -88,6 +88,12 @@ impl Core {
                 if found.stale {
                     continue; // it has another length now
                 }
+                let is_whole = range == (0..found.entry.meta.size);
+                if is_whole && found.answer.is_none() && !self.source.has_ranges() {
+                    // Each piece would be a get of all.
+                    drop(found);
+                    return self.pass(path, options).await;
+                }
                 return Ok(self.stream(found, range, advice, priority));
             }
             let ranges = std::slice::from_ref(&range);

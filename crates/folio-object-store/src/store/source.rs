@@ -37,6 +37,10 @@ pub(super) struct Source {
     takes_conditions: AtomicBool,
     /// The store has not refused a head yet.
     has_heads: AtomicBool,
+    /// The store has answered a head.
+    has_answered_head: AtomicBool,
+    /// The store has not refused a range yet.
+    has_ranges: AtomicBool,
     /// The moment at which the store last refused a condition that holds.
     misjudged: Mutex<Option<Instant>>,
     /// The version for which a condition failed last, if no answer has shown another since.
@@ -68,6 +72,8 @@ impl Source {
             runtime: Runtime::default(),
             takes_conditions: AtomicBool::new(true),
             has_heads: AtomicBool::new(true),
+            has_answered_head: AtomicBool::new(false),
+            has_ranges: AtomicBool::new(true),
             misjudged: Mutex::default(),
             failed: Mutex::default(),
         }
@@ -120,7 +126,8 @@ impl Source {
         result
     }
 
-    /// Asks for the metadata of an object. Of a store without heads, gets its first byte.
+    /// Asks for the metadata of an object. Of a store without heads, gets its first byte. Some say
+    /// that the object is not there: that is not believed before a head has succeeded.
     pub(super) async fn head(
         &self,
         path: &Path,
@@ -128,15 +135,37 @@ impl Source {
         place: Place,
     ) -> Result<(ObjectMeta, Attributes)> {
         let options = GetOptions { version, ..GetOptions::default() };
+        let mut refusal = None;
         if self.has_heads.load(Relaxed) {
             let head = GetOptions { head: true, ..options.clone() };
             match self.get(path, head, place).await {
-                Err(Error::NotSupported { .. } | Error::NotImplemented { .. }) => {
-                    self.has_heads.store(false, Relaxed);
+                Ok(it) => {
+                    self.has_answered_head.store(true, Relaxed);
+                    return Ok((it.meta, it.attributes));
                 }
-                result => return result.map(|it| (it.meta, it.attributes)),
+                Err(error) if is_unsupported(&error) => self.has_heads.store(false, Relaxed),
+                Err(error @ Error::NotFound { .. }) if !self.has_answered_head.load(Relaxed) => {
+                    refusal = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
+        let first = self.first_byte(path, options, place).await;
+        if let (Some(refusal), Err(_)) = (refusal, &first) {
+            return Err(refusal);
+        }
+        let first = first?;
+        self.has_heads.store(false, Relaxed);
+        Ok((first.meta, first.attributes))
+    }
+
+    /// Gets the first byte of an object, or all of it if the store refuses that.
+    async fn first_byte(
+        &self,
+        path: &Path,
+        options: GetOptions,
+        place: Place,
+    ) -> Result<GetResult> {
         let first = GetOptions { range: Some(GetRange::Bounded(0..1)), ..options.clone() };
         match self.get(path, first, place).await {
             // An empty object has no first byte. One that may not be read has no other either.
@@ -147,10 +176,20 @@ impl Source {
                         Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
                     ) =>
             {
-                self.get(path, options, place).await.map(|it| (it.meta, it.attributes))
+                self.get(path, options, place).await
             }
-            result => result.map(|it| (it.meta, it.attributes)),
+            result => result,
         }
+    }
+
+    /// Returns `true` if the store has not refused a range yet.
+    pub(super) fn has_ranges(&self) -> bool {
+        self.has_ranges.load(Relaxed)
+    }
+
+    /// Notes that the store has no ranges.
+    pub(super) fn refuses_ranges(&self) {
+        self.has_ranges.store(false, Relaxed);
     }
 
     /// Sends a request with the condition that `conditional` adds, or without if the store takes
@@ -167,13 +206,22 @@ impl Source {
             return self.get(path, options, place).await;
         }
         match self.get(path, with_condition, place).await {
-            Err(Error::NotSupported { .. } | Error::NotImplemented { .. }) => {
-                self.takes_conditions.store(false, Relaxed);
-                self.get(path, options, place).await
+            Err(error) if is_unsupported(&error) => {
+                let without = self.get(path, options, place).await;
+                // It may be the range that it does not have.
+                if !without.as_ref().is_err_and(is_unsupported) {
+                    self.takes_conditions.store(false, Relaxed);
+                }
+                without
             }
             result => result,
         }
     }
+}
+
+/// Returns `true` for the errors of stores that do not have what was asked for.
+pub(super) fn is_unsupported(error: &Error) -> bool {
+    matches!(error, Error::NotSupported { .. } | Error::NotImplemented { .. })
 }
 
 /// Returns `true` for errors that are answers to a question.

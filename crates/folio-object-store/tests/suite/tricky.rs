@@ -91,8 +91,10 @@ pub(super) struct Tricky {
     pub(super) gate: Option<Semaphore>,
     /// Answers wait here before they are sent, if it is set.
     pub(super) late: Option<Semaphore>,
-    /// Heads are refused.
-    pub(super) headless: bool,
+    /// The error of each head.
+    pub(super) headless: Option<fn(&Path) -> Error>,
+    /// Ranges are refused.
+    pub(super) rangeless: bool,
     /// The error of each write, which takes effect before.
     pub(super) late_errors: bool,
     /// Deletes of missing objects are reported before all others.
@@ -113,7 +115,8 @@ impl Tricky {
             delay: Duration::ZERO,
             gate: None,
             late: None,
-            headless: false,
+            headless: None,
+            rangeless: false,
             late_errors: false,
             errors_first: false,
             jitter: None,
@@ -236,6 +239,19 @@ pub(super) fn unavailable(_: &Path) -> Error {
     Error::Generic { store: "Tricky", source }
 }
 
+pub(super) fn no_heads(_: &Path) -> Error {
+    Error::NotSupported { source: "no heads".into() }
+}
+
+fn no_ranges(_: &Path) -> Error {
+    Error::NotSupported { source: "no ranges".into() }
+}
+
+pub(super) fn not_found(path: &Path) -> Error {
+    let source = std::io::Error::other("405 Method Not Allowed").into();
+    Error::NotFound { path: path.to_string(), source }
+}
+
 pub(super) fn timed_out(_: &Path) -> Error {
     let source = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
     Error::Generic { store: "Tricky", source }
@@ -276,8 +292,13 @@ impl ObjectStore for Tricky {
             if_match: options.if_match.is_some(),
             if_none_match: options.if_none_match.is_some(),
         });
-        if self.headless && options.head {
-            return Err(Error::NotSupported { source: "no heads".into() });
+        if let Some(error) = self.headless
+            && options.head
+        {
+            return Err(error(location));
+        }
+        if self.rangeless && options.range.is_some() {
+            return Err(no_ranges(location));
         }
         self.wait().await;
         if self.jitter().await {
