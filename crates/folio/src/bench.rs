@@ -2,19 +2,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use folio_bench::{Ask, BENCHMARKS, Benchmark, Distance, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Bench;
 use crate::machine::Machine;
-use crate::{check_place, html, plot, say, table};
+use crate::{check_place, each, html, plot, say, table};
 
 const SECONDS_ONE: u64 = 10;
 const SECONDS_ALL: u64 = 120;
@@ -44,6 +45,9 @@ fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Res
     }
     if let Some(folder) = &options.save {
         create_folder(folder)?;
+        if let Some(path) = options.plot.as_ref().filter(|path| path.is_dir()) {
+            bail!("the plot {} cannot replace a folder: give --plot another path", path.display());
+        }
     }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));
@@ -53,18 +57,15 @@ fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Res
     bar.finish_and_clear();
     let report = report.with_context(|| format!("{} cannot be measured", benchmark.name))?;
     let machine = Machine::here();
-    if options.json {
-        say(&format!("{:#}", with_machine(&report, benchmark, &machine)))?;
+    let said = if options.json {
+        say(&format!("{:#}", with_machine(&report, benchmark, &machine)))
     } else {
-        say(&tables(&report, &machine))?;
-    }
-    // The result is printed first, so that a failure here does not lose it.
-    if let Some(path) = &options.plot {
-        write(path, &plot::report(&report)?)?;
-    }
-    if let Some(folder) = &options.save {
-        save(folder, benchmark, &report, &machine)?;
-    }
+        say(&tables(&report, &machine))
+    };
+    // Each is tried, so that the failure of one does not lose the result.
+    let plotted = options.plot.as_ref().map(|path| write(path, &plot::report(&report)?));
+    let saved = options.save.as_ref().map(|folder| save(folder, benchmark, &report, &machine));
+    each(iter::once(said).chain(plotted).chain(saved))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,18 +108,17 @@ fn all(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
         }
     }
     let page = folder.join("report.html");
-    if options.json {
-        say(&format!("{:#}", json!({ "machine": machine.to_json(), "benchmarks": parts })))?;
+    let said = if options.json {
+        say(&format!("{:#}", json!({ "machine": machine.to_json(), "benchmarks": parts })))
     } else {
-        say(&format!("{}\n{text}report with plots: {}", machine.lines(), page.display()))?;
-    }
-    // The results are printed first, so that a failure here does not lose them.
-    for Answer { benchmark, report } in &answers {
-        if let Ok(report) = report {
-            save(&folder, benchmark, report, &machine)?;
-        }
-    }
-    write(&page, &html::page(&answers, &machine)?)?;
+        say(&format!("{}\n{text}report with plots: {}", machine.lines(), page.display()))
+    };
+    // Each is tried, so that the failure of one does not lose the results.
+    let saved = answers.iter().filter_map(|Answer { benchmark, report }| {
+        report.as_ref().ok().map(|report| save(&folder, benchmark, report, &machine))
+    });
+    let written = html::page(&answers, &machine).and_then(|text| write(&page, &text));
+    each(iter::once(said).chain(saved).chain([written]))?;
     Ok(ExitCode::SUCCESS)
 }
 

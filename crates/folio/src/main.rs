@@ -86,6 +86,18 @@ fn check_place(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the first error of several outputs, each of which was tried. Prints the others.
+///
+/// # Errors
+///
+/// The first one.
+fn each(outputs: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut errors = outputs.into_iter().filter_map(anyhow::Result::err);
+    let first = errors.next();
+    errors.for_each(|error| complain(&format!("error: {error:#}")));
+    first.map_or(Ok(()), Err)
+}
+
 /// Prints a result. A closed pipe, such as one to `head`, is not an error.
 fn say(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {

@@ -19,7 +19,7 @@ use crate::bench::{bar, write};
 use crate::cli::Policy;
 use crate::curves::{self, Curve};
 use crate::machine::{self, Machine};
-use crate::{check_place, say, table};
+use crate::{check_place, each, say, table};
 
 /// The name of the policy that knows the future.
 const BELADY: &str = "belady";
@@ -87,11 +87,12 @@ pub(crate) fn run(options: &Policy, stop: &'static AtomicBool) -> Result<ExitCod
         } else {
             to_text(&all, &notes, &machine)
         };
-        say(&text)?;
-        // The result is printed first, so that a failure here does not lose it.
-        if let Some(path) = &options.plot {
-            write(path, &curves::panels("Hit ratio by memory", &to_curves(&all))?)?;
-        }
+        let said = say(&text);
+        // An empty plot would replace one of an earlier run.
+        let plot = options.plot.as_ref().filter(|_| all.iter().any(|it| !it.rows.is_empty()));
+        let plotted =
+            plot.map(|path| write(path, &curves::panels("Hit ratio by memory", &to_curves(&all))?));
+        each(iter::once(said).chain(plotted))?;
     }
     if !failed.is_empty() {
         bail!(

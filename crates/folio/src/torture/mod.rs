@@ -14,6 +14,7 @@ pub(crate) mod tally;
 mod writer;
 
 use std::fs;
+use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::scheme_name::with_scheme;
 use crate::size::Size;
-use crate::{cli, machine, say};
+use crate::{cli, each, machine, say};
 use corpus::Corpus;
 use report::Report;
 use stage::Stage;
@@ -86,16 +87,14 @@ pub(crate) fn run(options: &cli::Torture, stop: &'static AtomicBool) -> Result<E
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = Plan { seconds: options.seconds, threads, memory, seed, corpus };
     let report = with_scheme!(options.scheme, torture(&plan, stop))?;
-    if options.json {
-        say(&format!("{:#}", report.to_json()))?;
-    } else {
-        say(&report.table())?;
-    }
-    // The result is printed first, so that a failure here does not lose it.
-    if let Some(path) = &options.plot {
-        crate::plot::timeline(path, &report)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
-    }
+    let said =
+        if options.json { say(&format!("{:#}", report.to_json())) } else { say(&report.table()) };
+    // Each is tried, so that the failure of one does not lose the result.
+    let plotted = options.plot.as_ref().map(|path| {
+        let cannot = || format!("{} cannot be written", path.display());
+        crate::plot::timeline(path, &report).with_context(cannot)
+    });
+    each(iter::once(said).chain(plotted))?;
     Ok(if report.has_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

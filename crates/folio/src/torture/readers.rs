@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use folio_cache::{Cache, File, PageHandle};
 use folio_frames::FRAME_SIZE;
 use folio_ref::Scheme;
+use rustix::fs::OFlags;
 
 use super::Stage;
 use super::environment;
@@ -20,6 +21,9 @@ const WINDOW: u64 = 1 << 20;
 /// Number of files that are open at a time. All readers share them, since pages stay cached only
 /// while their file is open.
 const OPEN: usize = 64;
+
+/// The length of the part of a file that can be cached.
+const CACHED: u64 = 1 << 44;
 
 /// A file, opened both through the cache and directly.
 struct Opened<S: Scheme> {
@@ -101,7 +105,7 @@ impl From<io::Error> for Unopened {
 
 /// Opens a file without the cache. Returns it with its version.
 fn plainly(path: &Path) -> io::Result<(fs::File, [i64; 5])> {
-    let plain = fs::File::open(path)?;
+    let plain = open_at_once(path)?;
     let version = version(&plain)?;
     Ok((plain, version))
 }
@@ -128,6 +132,12 @@ fn again<T>(
     };
     let (_after, now) = plainly(path)?;
     Err(if now == version { Unopened::ByCacheAlone(error) } else { Unopened::Skipped(error) })
+}
+
+/// Opens a file without waiting for a writer, if it has become a FIFO.
+pub(super) fn open_at_once(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn version(file: &fs::File) -> io::Result<[i64; 5]> {
@@ -287,7 +297,8 @@ fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::E
     if error.kind() == ErrorKind::OutOfMemory {
         tally.busy.add(1);
     } else if i64::try_from(offset).is_err() && error.kind() == ErrorKind::InvalidInput {
-        // The documented error for such an offset.
+        // The documented error for such an offset, and for the next.
+    } else if offset >= CACHED && error.kind() == ErrorKind::FileTooLarge {
     } else if read_fully(&open.plain, offset, &mut [0]).is_err() || open.has_changed() {
         tally.changed.add(1);
     } else {

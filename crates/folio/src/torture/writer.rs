@@ -14,6 +14,7 @@ use folio_ref::Scheme;
 
 use super::Stage;
 use super::antagonists::pause;
+use super::readers::open_at_once;
 use super::tally::Tally;
 
 /// Maximum length of the writer's file in bytes.
@@ -93,7 +94,7 @@ pub(super) fn close_and_compare<S: Scheme>(
 /// Returns the first [`LONGEST`] bytes of a file. The whole file may exceed the memory.
 fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LONGEST as u64).read_to_end(&mut bytes)?;
+    open_at_once(path)?.take(LONGEST as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -234,8 +234,8 @@ fn a_full_disk_is_named() {
 
 /// Starts a run that reads the standard input, and sends it `text`. Returns its report after one
 /// signal.
-fn interrupted(file: &Path, text: &str) -> Value {
-    let mut run = command([file], &[]);
+fn interrupted(file: &Path, text: &str, more: &[&str]) -> Value {
+    let mut run = command([file], more);
     let run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut run = run.unwrap();
     let mut pipe = run.stdin.take().unwrap();
@@ -277,12 +277,16 @@ fn one_signal_ends_a_wait_for_a_trace() {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let stdin = Path::new("-");
     for (file, text) in [(&*fifo, ""), (stdin, ""), (stdin, "*\n*\n")] {
-        let report = interrupted(file, text);
+        let report = interrupted(file, text, &[]);
         assert!(report["notes"].to_string().contains("stopped early"), "{report}");
     }
     // What came before is played.
-    let report = interrupted(stdin, "1\n2\n1\n");
+    let report = interrupted(stdin, "1\n2\n1\n", &[]);
     assert_counts(&report["traces"][0], 3, 2);
+    // A plot of an earlier run is not replaced by an empty one.
+    let plot = traces.write("plot", "<svg/>");
+    interrupted(&fifo, "", &["--plot", plot.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(&plot).unwrap(), "<svg/>");
 }
 
 /// As timeout(1) does it: two signals, which the process may see as two.

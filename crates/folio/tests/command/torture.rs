@@ -137,7 +137,6 @@ fn a_plot_never_replaces_a_file_that_is_read() {
     assert_eq!(fs::read(&file).unwrap(), before);
 }
 
-/// The report of the finished run is printed before the plot is written.
 #[test]
 fn the_report_is_printed_even_if_the_plot_fails() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,6 +147,11 @@ fn the_report_is_printed_even_if_the_plot_fails() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("/dev/full cannot be written"), "{text}");
+    // And the plot is written even if the report cannot be printed.
+    let (plot, full) = (dir.path().join("plot.svg"), File::options().write(true).open("/dev/full"));
+    let mut run = torture(dir.path(), 1, &["--plot", plot.to_str().unwrap()]);
+    assert_eq!(run.stdout(full.unwrap()).status().unwrap().code(), Some(2));
+    assert!(fs::read_to_string(plot).unwrap().contains("</svg>"));
 }
 
 #[test]
@@ -280,7 +284,7 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
     // Until the run ends: on a busy machine its start can be arbitrarily late.
     while run.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_mins(2) {
         let path = dir.path().join(format!("file-{}", random.u8(..20)));
-        match random.u8(..5) {
+        match random.u8(..6) {
             0 => drop(fs::remove_file(&path)),
             1 => fs::write(&path, vec![random.u8(..); random.usize(..200_000)]).unwrap(),
             2 => drop(
@@ -295,6 +299,14 @@ fn run_while_files_change(random: &mut fastrand::Rng) -> Value {
                     .open(&path)
                     .map(|mut file| file.write_all(&[1; 5000]).unwrap()),
             ),
+            // The file is replaced by a pipe without a writer.
+            4 => {
+                let pipe = dir.path().join("pipe");
+                assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+                fs::rename(pipe, &path).unwrap();
+                thread::sleep(Duration::from_millis(20));
+                fs::remove_file(&path).unwrap();
+            }
             // The file is replaced by a directory, which is removed again.
             _ => {
                 let _ = fs::remove_file(&path);
