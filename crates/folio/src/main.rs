@@ -11,6 +11,7 @@ mod machine;
 mod plot;
 mod policy;
 mod scheme_name;
+mod signals;
 mod size;
 mod table;
 mod torture;
@@ -19,8 +20,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -29,21 +29,9 @@ use folio_bench::scratch;
 /// Set by the first Ctrl-C: the run ends early and still reports. A second Ctrl-C exits at once.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// The time within which signals count as one. timeout(1) signals the process, and then its group.
-const ONE_SIGNAL: Duration = Duration::from_millis(300);
-
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let mut first = None;
-    let interrupted = move || {
-        STOP.store(true, Ordering::Relaxed);
-        if first.get_or_insert_with(Instant::now).elapsed() > ONE_SIGNAL {
-            let _ = scratch::remove_all();
-            // 128 + SIGINT: the status that a shell reports for a process ended by it.
-            std::process::exit(130);
-        }
-    };
-    if let Err(error) = ctrlc::set_handler(interrupted) {
+    if let Err(error) = signals::handle(&STOP) {
         complain(&format!("warning: Ctrl-C will end the run without a report: {error}"));
     }
     let result = match cli.command {

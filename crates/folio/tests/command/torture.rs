@@ -383,6 +383,21 @@ fn ctrl_c_ends_the_run_early_with_the_same_report() {
     assert!(report["notes"].to_string().contains("stopped early"), "{report:#}");
 }
 
+/// As `nohup` starts it.
+#[test]
+fn a_signal_that_is_ignored_at_the_start_stays_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 10, 100_000);
+    let run = r#"trap '' HUP; exec "$0" torture --json --threads 2 --seconds 3 "$1""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", run, env!("CARGO_BIN_EXE_folio")]).arg(dir.path());
+    let run = command.stdout(Stdio::piped()).spawn().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    assert!(Command::new("kill").args(["-HUP", &run.id().to_string()]).status().unwrap().success());
+    let report = passed(&run.wait_with_output().unwrap());
+    assert!(!report["notes"].to_string().contains("stopped early"), "{report:#}");
+}
+
 /// With too few descriptors the own files cannot be compared, and on a full disk they cannot be
 /// written: the largest size of a file stands for one. Neither is a fault of the cache.
 #[test]
@@ -391,7 +406,7 @@ fn an_environment_at_fault_is_named_and_nothing_is_left() {
     fill(dir.path(), 3, 100_000);
     for (limit, name) in [("-n 24", "`ulimit -n`"), ("-f 1", "`ulimit -f`")] {
         let run = r#"exec "$0" torture --json --threads 2 --seconds 600 "$1""#;
-        let shell = format!("trap '' XFSZ; ulimit {limit}; {run}");
+        let shell = format!("ulimit {limit}; {run}");
         let output = Command::new("sh")
             .args(["-c", &shell, env!("CARGO_BIN_EXE_folio")])
             .arg(dir.path())
