@@ -53,6 +53,20 @@ fn end_of_field(line: &[u8]) -> usize {
     line.iter().position(is_end).unwrap_or(line.len())
 }
 
+/// Returns `true` if the last field of a line has a quote that is not closed: a line break within a
+/// field, or a line that is cut short.
+pub(super) fn is_open(line: &[u8]) -> bool {
+    if !line.contains(&b'"') {
+        return false;
+    }
+    let mut last = line;
+    while let Some(rest) = last.get(end_of_field(last) + 1..) {
+        last = rest;
+    }
+    let quotes = last.iter().filter(|&&byte| byte == b'"').count();
+    last.trim_ascii_start().starts_with(b"\"") && quotes % 2 == 1
+}
+
 /// Returns `true` if a field is a number of any kind: no name of a column is.
 fn is_number(field: &[u8]) -> bool {
     std::str::from_utf8(field).is_ok_and(|field| field.parse::<f64>().is_ok())
@@ -120,6 +134,18 @@ mod tests {
         assert_eq!(all(br#"5" disk,7"#), [&b"5\" disk"[..], b"7"]);
         assert_eq!(all(br#""open,7"#), [&b"\"open,7"[..]]);
         assert_eq!(all(b""), [b""]);
+        for (line, open) in [
+            (&br#"1,"a"#[..], true),
+            (br#""a,2"#, true),
+            (br#"1, ""#, true),
+            (br#"1,"a""""#, false),
+            (br#"1,5" disk"#, false),
+            (br#""a,b",2"#, false),
+            (b"", false),
+            (b"1,", false),
+        ] {
+            assert_eq!(is_open(line), open, "{:?}", String::from_utf8_lossy(line));
+        }
     }
 
     #[test]

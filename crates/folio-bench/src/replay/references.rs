@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::compressed;
-use super::csv::{Columns, fields};
+use super::csv::{Columns, fields, is_open};
 use super::format::{self, Format, MARK};
 use super::record::{self, RECORD};
 
@@ -301,6 +301,10 @@ impl References {
     }
 
     fn parse_csv(&mut self, line: &[u8]) -> io::Result<(u64, u64)> {
+        if is_open(line) {
+            let what = "a quote is not closed: a line break within a field is not read";
+            return Err(self.error(what));
+        }
         if self.columns.is_none() {
             self.columns = Some(Columns::of(line).map_err(|what| self.error(what))?);
         }

@@ -92,7 +92,7 @@ fn a_plot_shows_each_policy() {
 fn bad_traces_are_refused_with_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let whole = records();
-    let bad: [(&str, &[u8], &str); 9] = [
+    let bad: [(&str, &[u8], &str); 10] = [
         ("empty", b"", "the trace is empty"),
         ("unknown", b"hello world\n", "the format is unknown"),
         ("elf", b"\x7fELF\0\0\0\0", "the format is unknown"),
@@ -100,6 +100,7 @@ fn bad_traces_are_refused_with_the_place() {
         ("words", b"1\n2\nthree\n", "line 3: \"three\" is not a page number"),
         ("large", b"1\n18446744073709551616\n", "at most 64 bits"),
         ("arc", b"1 1 0 0\n2 1\n", "line 2: 4 numbers are wanted, 2 found"),
+        ("open", b"obj_id,x\n\"a\nb\",2\n3,4\n", "line 2: a quote is not closed"),
         ("many", b"1 99999999 0 0\n", "a request of 99999999 pages"),
         ("end", b"18446744073709551615 2 0 0\n", "past the addresses of 64 bits"),
     ];
