@@ -63,8 +63,8 @@ pub(super) fn is_open(line: &[u8]) -> bool {
     while let Some(rest) = last.get(end_of_field(last) + 1..) {
         last = rest;
     }
-    let quotes = last.iter().filter(|&&byte| byte == b'"').count();
-    last.trim_ascii_start().starts_with(b"\"") && quotes % 2 == 1
+    let is_odd = last.iter().fold(false, |is_odd, &byte| is_odd ^ (byte == b'"'));
+    last.trim_ascii_start().starts_with(b"\"") && is_odd
 }
 
 /// Returns `true` if a field is a number of any kind: no name of a column is.
