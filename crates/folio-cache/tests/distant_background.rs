@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{end_distant, eventually};
+use common::{end_read_ahead, eventually};
 use folio_cache::testing::{Distant, DistantFault};
 use folio_cache::{Advice, BoxFuture, Cache, File, Preferences};
 use futures_core::Stream as _;
@@ -64,7 +64,7 @@ fn prefetched_ranges_are_there_when_they_are_read() {
         file.evict(0..9_000);
         assert!(file.try_bytes(0, 10).is_none() && file.try_bytes(4096, 10).is_none());
         assert!(file.try_bytes(8192, 10).is_some(), "not wholly in the range");
-        end_distant(&cache, &distant, file);
+        end_read_ahead(&cache, &distant, file);
     }
     assert_eq!(spawned.load(Ordering::Relaxed), 2);
 }
@@ -79,7 +79,7 @@ fn without_threads_and_spawner_nothing_is_prefetched() {
     // Readers drive their own requests.
     assert_eq!(file.bytes(0, 100_000).unwrap().len(), 100_000);
     assert_eq!(block_on(file.bytes_async(0, 100_000)).unwrap().len(), 100_000);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_reader_joins_what_is_prefetched_and_cancels_nothing() {
     }
     eventually("the pages are cached", || file.try_bytes(0, 10).is_some());
     assert_eq!(distant.requests().len(), 1);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn an_invalidated_prefetch_is_cancelled() {
     file.invalidate();
     eventually("no request is in flight", || distant.in_flight() == 0);
     assert_eq!(file.bytes(0, 10).unwrap().len(), 10);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 /// Reads a stream to its end. Returns its bytes.
@@ -151,7 +151,7 @@ fn a_stream_requests_all_that_the_capacity_allows_at_once() {
     assert!(read_stream(&file, 0, 8 << 20) == all);
     assert_eq!((distant.requests().len(), distant.most_in_flight()), (8, 8));
     assert!(begin.elapsed() < Duration::from_millis(750), "one latency, and no more");
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_stream_longer_than_the_cache_stays_within_its_share() {
     assert!(read_stream(&file, 0, u64::MAX) == all);
     assert!(fetched(&distant) <= (24 << 20) + (1 << 20), "{} bytes", fetched(&distant));
     assert!(distant.most_in_flight() <= 8, "a quarter of the capacity");
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_paused_stream_does_not_starve_other_readers() {
     // They are never polled again.
     assert_eq!(file.bytes((8 << 20) - 10, 10).unwrap(), all[(8 << 20) - 10..]);
     drop(streams);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_dropped_stream_cancels_what_it_requested() {
     assert!(Pin::new(&mut stream).poll_next(&mut context).is_pending());
     assert_eq!(distant.in_flight(), 1);
     drop(stream);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_random_reader_fetches_what_it_reads() {
         assert_eq!(file.bytes(n * 8192, 4096).unwrap().len(), 4096);
     }
     assert_eq!(fetched(&distant), 50 * 4096);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn sixteen_reads_with_a_stride_fetch_what_they_read() {
         assert_eq!(block_on(file.bytes_async(range.start as u64, 65_536)).unwrap(), all[range]);
     }
     assert_eq!((fetched(&distant), spawned.load(Ordering::Relaxed)), (16 * 65_536, 0));
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_sequential_reader_is_read_ahead_of_from_its_first_read() {
     }
     assert!(distant.requests().len() < 200, "{} requests for 1024 reads", distant.requests().len());
     cache.quiesce();
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_request_ahead_that_has_ended_pins_nothing() {
     }
     drop(ended);
     drop(std::mem::take(&mut *spawned.lock()));
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_reader_that_reads_once_keeps_nothing() {
     assert_eq!(kept, [256], "the page that another reader has brought");
     assert!(handle == all[..2 << 20], "a handle keeps its pages");
     drop(handle);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_spawner_drives_blocking_readers_until_it_ends() {
     let futures = std::mem::take(&mut *kept.lock());
     drop(futures);
     assert_eq!(reader.join().unwrap(), 10, "the executor was dropped: the reader takes over");
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn a_spawner_that_panics_loses_nothing_but_the_prefetch() {
     let file = cache.open_async(distant.clone()).unwrap();
     file.prefetch(from_ref(&(0..100)));
     assert_eq!(file.bytes(0, 10).unwrap().len(), 10);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 /// A task of which all reads hit is pending now and then, and is woken at once.
@@ -380,7 +380,7 @@ fn a_tokio_runtime_drives_what_no_reader_waits_for() {
     driver.join().unwrap();
     // The runtime is gone.
     assert_eq!(file.bytes(4096, 10).unwrap().len(), 10);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn a_future_moves_between_executors() {
     sender.send(read).unwrap();
     assert_eq!(other.join().unwrap(), 8192);
     assert_eq!(distant.requests().len(), 1);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]
@@ -423,5 +423,5 @@ fn polls_of_one_read_grow_with_the_number_of_its_requests() {
     assert!(read.unwrap() == all);
     assert_eq!(distant.requests().len(), 1024);
     assert!(distant.most_in_flight() <= 256 && polls < 5000, "{polls} polls");
-    end_distant(&cache, &distant, file.clone());
+    end_read_ahead(&cache, &distant, file.clone());
 }

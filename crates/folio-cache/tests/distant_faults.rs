@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{end_distant, eventually, plain};
+use common::{end_distant, end_read_ahead, eventually, plain};
 use folio_cache::testing::{Distant, DistantError, DistantFault};
 use folio_cache::{Advice, Cache, File, OnChange, Preferences, Validator};
 use futures_core::Stream as _;
@@ -190,7 +190,7 @@ fn a_stream_of_a_changed_object_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::StaleNetworkFileHandle);
     assert!(next().is_none());
     drop(stream);
-    end_distant(&cache, &distant, file);
+    end_read_ahead(&cache, &distant, file);
 }
 
 #[test]

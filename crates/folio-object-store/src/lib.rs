@@ -72,9 +72,10 @@
 //!   request is more than five seconds old, sends one of its own.
 //! - A later get requests what is missing. Ranges that lie close are joined, and all requests go
 //!   out at once: see [`Options::gap_bytes`] and [`Options::request_bytes`].
-//! - A validation is one request without bytes, or for one byte if the store has
-//!   no heads. It runs
+//! - A validation is one request without bytes, or for one byte if the store has no heads. It runs
 //!   beside the read. It comes before a stream, and before a get with conditions of its own.
+//! - If the store refuses ranges, a missing part is taken out of a request for all of the object.
+//!   Later streams of whole objects of such a store go past the cache.
 //! - Ranges of at most 8 MiB, and whole objects of at most 1 MiB, are read before the get returns,
 //!   in one piece. The rest is streamed. A stream longer than [`Options::once_above`] does not keep
 //!   its pages.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use folio_bench::{Ask, BENCHMARKS, Benchmark, Distance, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -40,14 +40,12 @@ pub(crate) fn run(options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
 }
 
 fn one(benchmark: &'static Benchmark, options: &Bench, stop: &AtomicBool) -> Result<ExitCode> {
-    if let Some(path) = &options.plot {
-        check_place(path)?;
-    }
     if let Some(folder) = &options.save {
         create_folder(folder)?;
-        if let Some(path) = options.plot.as_ref().filter(|path| path.is_dir()) {
-            bail!("the plot {} cannot replace a folder: give --plot another path", path.display());
-        }
+    }
+    // After the folder, which may be at the same path.
+    if let Some(path) = &options.plot {
+        check_place(path)?;
     }
     let bar = bar();
     let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS_ONE));

@@ -32,14 +32,20 @@ fn is_one_of(field: &[u8], names: &[&str]) -> bool {
 
 /// Returns the fields of a line, without quotes. A field in quotes may have commas.
 pub(super) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    quoted_fields(line).map(|field| {
+        let inner = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
+        inner.unwrap_or(field)
+    })
+}
+
+/// Returns the fields of a line, with their quotes.
+fn quoted_fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
         let line = rest?;
         let end = end_of_field(line);
         rest = line.get(end + 1..);
-        let field = line[..end].trim_ascii();
-        let inner = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
-        Some(inner.unwrap_or(field))
+        Some(line[..end].trim_ascii())
     })
 }
 
@@ -56,15 +62,10 @@ fn end_of_field(line: &[u8]) -> usize {
 /// Returns `true` if the last field of a line has a quote that is not closed: a line break within a
 /// field, or a line that is cut short.
 pub(super) fn is_open(line: &[u8]) -> bool {
-    if !line.contains(&b'"') {
-        return false;
-    }
-    let mut last = line;
-    while let Some(rest) = last.get(end_of_field(last) + 1..) {
-        last = rest;
-    }
-    let is_odd = last.iter().fold(false, |is_odd, &byte| is_odd ^ (byte == b'"'));
-    last.trim_ascii_start().starts_with(b"\"") && is_odd
+    let is_odd = |field: &[u8]| field.iter().fold(false, |odd, &byte| odd ^ (byte == b'"'));
+    // Most lines have none.
+    line.contains(&b'"')
+        && quoted_fields(line).last().is_some_and(|last| last.starts_with(b"\"") && is_odd(last))
 }
 
 /// Returns `true` if a field is a number of any kind: no name of a column is.

@@ -214,10 +214,17 @@ pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Drops what is left of a cache with a distant object, and checks that nothing is in flight,
-/// cached or pinned. A thread of the cache that polls a request without a reader drops it only
-/// after the poll.
+/// cached or pinned.
 #[track_caller]
 pub(crate) fn end_distant(cache: &Cache, distant: &Distant, file: File) {
+    assert_eq!(distant.in_flight(), 0);
+    end_read_ahead(cache, distant, file);
+}
+
+/// Does what [`end_distant`] does where requests have no reader: a thread of the cache that polls
+/// one drops it only after the poll.
+#[track_caller]
+pub(crate) fn end_read_ahead(cache: &Cache, distant: &Distant, file: File) {
     eventually("no request is in flight", || distant.in_flight() == 0);
     cache.invalidate(&file.key());
     drop(file);

@@ -45,11 +45,11 @@ impl Object {
     pub(super) async fn get(&self, range: Range<u64>) -> Result<GetResult, Refusal> {
         let whole = 0..self.identity.size;
         if range == whole || !self.source.has_ranges() {
-            return Ok(self.part(self.get_of_whole(whole, false).await?, range));
+            return Ok(self.part(self.request(whole, false).await?, range));
         }
-        match self.get_of_whole(range.clone(), true).await {
+        match self.request(range.clone(), true).await {
             Err(Refusal::Store(error)) if is_unsupported(&error) => {
-                let all = self.get_of_whole(whole, false).await?;
+                let all = self.request(whole, false).await?;
                 self.source.refuses_ranges();
                 Ok(self.part(all, range))
             }
@@ -57,8 +57,9 @@ impl Object {
         }
     }
 
-    /// Sends a request for a range of this version, which is named only if it `is_part`.
-    async fn get_of_whole(&self, range: Range<u64>, is_part: bool) -> Result<GetResult, Refusal> {
+    /// Sends one request for a range of this version. The range is named only if it `is_part`: the
+    /// request is for all bytes otherwise.
+    async fn request(&self, range: Range<u64>, is_part: bool) -> Result<GetResult, Refusal> {
         let options = GetOptions {
             range: is_part.then(|| GetRange::Bounded(range.clone())),
             version: self.version.clone(),

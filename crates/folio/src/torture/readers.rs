@@ -296,9 +296,10 @@ fn pin<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, pinned: &mut Vec
 fn failed<S: Scheme>(open: &Opened<S>, tally: &Tally, offset: u64, error: &io::Error) {
     if error.kind() == ErrorKind::OutOfMemory {
         tally.busy.add(1);
-    } else if i64::try_from(offset).is_err() && error.kind() == ErrorKind::InvalidInput {
-        // The documented error for such an offset, and for the next.
-    } else if offset >= CACHED && error.kind() == ErrorKind::FileTooLarge {
+    } else if i64::try_from(offset).is_err() && error.kind() == ErrorKind::InvalidInput
+        || offset >= CACHED && error.kind() == ErrorKind::FileTooLarge
+    {
+        // The documented errors for such offsets.
     } else if read_fully(&open.plain, offset, &mut [0]).is_err() || open.has_changed() {
         tally.changed.add(1);
     } else {
